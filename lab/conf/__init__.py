@@ -1,0 +1,1 @@
+"""Hydra configuration of every verb, with the groups they choose from."""

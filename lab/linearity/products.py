@@ -1,0 +1,47 @@
+"""Inner products of increments: all that statistics pooled over elements need of a trajectory.
+
+With d_j the vector of all elements' increments between checkpoints j and j+1, the matrix K[j, l] = <d_j, d_l>
+fixes every inner product of displacements, so forecast skill and cosines are functions of K. A sign
+flip of the increments turns K[j, l] into s_j s_l K[j, l]: thousands of flips cost no pass over the elements.
+K is a sum over elements, so it also accumulates over slices of a model.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lab.linearity.checks import FloatArray
+
+
+def increment_products(values: FloatArray) -> FloatArray:
+    """K[j, l] = sum over elements of increment j times increment l; [interval, interval], unit of values²."""
+    increments = np.diff(values, axis=0)
+    return increments @ increments.T
+
+
+def window_product(products: FloatArray, signs: FloatArray, first: slice, second: slice) -> FloatArray:
+    """<displacement over intervals `first`, displacement over intervals `second`>, for each sign pattern.
+
+    Args:
+        products: [interval, interval], from `increment_products`.
+        signs: [pattern, interval], +1 or -1.
+        first: intervals of the first displacement.
+        second: intervals of the second displacement.
+
+    Returns:
+        [pattern], float64; exactly 0 where one of the displacements consists of zero increments.
+    """
+    result: FloatArray = np.einsum("pj,pj->p", signs[:, first] @ products[first, second], signs[:, second])
+    return result
+
+
+def ratio(numerator: FloatArray, denominator: FloatArray) -> FloatArray:
+    """numerator / denominator, NaN where the denominator is not positive."""
+    result = np.full(np.broadcast(numerator, denominator).shape, np.nan)
+    np.divide(numerator, denominator, out=result, where=denominator > 0)
+    return result
+
+
+def unflipped(products: FloatArray) -> FloatArray:
+    """The pattern that leaves a trajectory as it is, shape [1, interval]."""
+    return np.ones((1, len(products)))

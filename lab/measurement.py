@@ -1,0 +1,124 @@
+"""Measure a recorded run, or any checkpoint series, against chance: the rim around `lab.linearity`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from lab.draw import Draw
+from lab.errors import BadInput
+from lab.linearity import Curves, ForecastSkill, forecast_skill, get_protocol, measure_trajectory
+from lab.linearity.momentum import minimum_spacing
+from lab.settings import Invalid
+from lab.trajectory.series import CheckpointSeries, RunSeries
+
+
+@dataclass
+class Measurement:
+    """What was measured of one run.
+
+    Attributes:
+        numbers: `weights` and, where probes were recorded, `logprobs`: plain values ready for JSON, undefined
+            ones None; see `lab.linearity.measure_trajectory` for each.
+        curves: samples behind the histograms, by the same names.
+        examples: a few trajectories to look at, by the same names: float64 [checkpoint, element].
+        steps: recorded steps, float64 [checkpoint].
+    """
+
+    numbers: dict[str, Any] = field(default_factory=dict)
+    curves: dict[str, Curves] = field(default_factory=dict)
+    examples: dict[str, np.ndarray] = field(default_factory=dict)
+    steps: np.ndarray = field(default_factory=lambda: np.zeros(0))
+
+
+def measure(
+    source: CheckpointSeries | xr.DataTree | str | Path,
+    protocol: str = "unfiltered",
+    flips: int = 999,
+    seed: int = 0,
+) -> Measurement:
+    """Measure straightness and forecastability of a run, each beside its nulls.
+
+    Args:
+        source: a run directory, a store, or any checkpoint series.
+        protocol: `unfiltered` or `paper`.
+        flips: sign-flip patterns of the null where not all can be enumerated.
+        seed: of the nulls' randomness.
+
+    Raises:
+        BadInput: unknown protocol; a store that cannot be read; fewer than three checkpoints.
+    """
+    rules = get_protocol(protocol)
+    series = RunSeries(source) if isinstance(source, (xr.DataTree, str, Path)) else source
+    if len(series.steps) < 3:
+        raise BadInput(f"measuring needs at least 3 checkpoints, got {len(series.steps)}; record more often")
+    result = Measurement(steps=series.steps)
+    draw = Draw(seed)
+
+    def add(kind: str, values: np.ndarray, momentum_free: np.ndarray | None, safe: bool) -> None:
+        try:
+            numbers, curves = measure_trajectory(
+                values,
+                series.steps,
+                kind,
+                rules,
+                draw.generator(f"null_{kind}"),
+                momentum_free,
+                spacing_is_safe=safe,
+                n_flips=flips,
+            )
+        except Invalid as error:
+            raise BadInput(f"{kind}: {error}") from None
+        result.numbers[kind], result.curves[kind] = numbers, curves
+        result.examples[kind] = _examples(values)
+
+    weights = np.concatenate([series.read(name, 0, info.size) for name, info in series.tensors.items()], axis=1)
+    if not isinstance(series, RunSeries):
+        add("weights", weights, None, safe=False)
+        return result
+    free = [series.read_momentum_free(name, 0, info.size) for name, info in series.tensors.items()]
+    known = [part for part in free if part is not None]
+    safe = _spacing_is_safe(series)
+    add("weights", weights, np.concatenate(known, axis=1) if known else None, safe)
+    if "logprobs" in series.tree.children:
+        dataset = series.tree["logprobs"]
+        moved = "log_prob_momentum_free" in dataset
+        add(
+            "logprobs",
+            dataset["log_prob"].values.astype(np.float64),
+            dataset["log_prob_momentum_free"].values.astype(np.float64) if moved else None,
+            safe,
+        )
+    return result
+
+
+def forecast(source: CheckpointSeries | xr.DataTree | str | Path, fit_share: float = 0.75) -> ForecastSkill:
+    """Return the out-of-sample skill of linear forecasts of a run's weights; see `lab.linearity.forecast_skill`.
+
+    Raises:
+        BadInput: a store that cannot be read; fewer than three checkpoints.
+    """
+    series = RunSeries(source) if isinstance(source, (xr.DataTree, str, Path)) else source
+    values = np.concatenate([series.read(name, 0, info.size) for name, info in series.tensors.items()], axis=1)
+    try:
+        return forecast_skill(values, series.steps, fit_share)
+    except Invalid as error:
+        raise BadInput(str(error)) from None
+
+
+def _spacing_is_safe(series: RunSeries) -> bool:
+    """Whether momentum can be ignored: there is none, or checkpoints are far enough apart."""
+    if series.momentum == 0:
+        return True
+    return float(np.diff(series.updates).min()) >= minimum_spacing(series.momentum)
+
+
+def _examples(values: np.ndarray, count: int = 6) -> np.ndarray:
+    """Return `count` elements spread over the ranks of total movement, [checkpoint, count]."""
+    order = np.argsort(np.abs(values[-1] - values[0]), kind="stable")
+    ranks = np.linspace(0.5, 0.999, count) * (values.shape[1] - 1)
+    return values[:, order[ranks.astype(int)]]

@@ -1,0 +1,58 @@
+"""The interface between a source of noisy gradients and the module that trains on it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from lab.draw import Draw
+
+
+@dataclass
+class Batch:
+    """What one step collected; an objective adds what its losses need."""
+
+    metrics: dict[str, float] = field(default_factory=dict, kw_only=True)
+    """Scalars of the step for the log; `losses` may add to them."""
+
+
+class Objective(nn.Module, ABC):
+    """Owns the trainable parameters and says how their gradient is made.
+
+    An objective must be deterministic given (step, draw): a step replayed after a resume is the same step.
+    """
+
+    updates_per_step: int = 1
+
+    @abstractmethod
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """Return the trained parameters by canonical name, tied ones once."""
+
+    @abstractmethod
+    def collect(self, step: int, draw: Draw) -> Any:
+        """Gather a step's `Batch`: rollouts, verification, controlled noise. No gradient."""
+
+    @abstractmethod
+    def losses(self, batch: Any, update: int) -> Iterator[Tensor]:
+        """Yield micro-batch losses of one update, all over one global denominator."""
+
+    def prepare_probes(self, draw: Draw) -> dict[str, np.ndarray]:
+        """Return the fixed probes of the run (computed once, before the first step)."""
+        return {}
+
+    def observe(self, probes: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return output-space quantities at the present parameters, one array for each name."""
+        return {}
+
+    def evaluate(self, draw: Draw) -> dict[str, np.ndarray]:
+        """Return held-out results at the present parameters; the same problems at every call."""
+        return {}
+
+    def save_pretrained(self, directory: Any) -> None:
+        """Write a checkpoint that other tools load; an objective without one refuses."""
+        raise TypeError(f"{type(self).__name__} has no model that could be saved")

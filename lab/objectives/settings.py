@@ -1,0 +1,165 @@
+"""Settings of the objectives, torch-free. To add one: a settings class here, its file, a registry row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from lab.noise import RewardFlips, TokenSignNoise
+from lab.objectives.advantages import AdvantageScale
+from lab.settings import build, choose, require
+
+Aggregation = Literal["token_mean", "sequence_mean", "sequence_sum"]
+
+
+@dataclass(frozen=True)
+class GenerationSettings:
+    """How completions are sampled, in training, probes and evaluation alike."""
+
+    max_new_tokens: int
+    """Longest completion in tokens, the end token included."""
+    temperature: float
+    """Sampling temperature of training and probes."""
+
+    def __post_init__(self) -> None:
+        require(self.max_new_tokens >= 1, "max_new_tokens", f"must be at least 1, got {self.max_new_tokens}")
+        require(self.temperature > 0, "temperature", f"must be positive, got {self.temperature}")
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """The held-out evaluation."""
+
+    problems: int
+    """Held-out problems, the same at every evaluation."""
+    rollouts: int
+    """Completions of each problem; the pass rate is their mean (avg@k)."""
+    temperature: float
+    """Sampling temperature; 0 takes the most likely token."""
+
+    def __post_init__(self) -> None:
+        require(self.problems >= 1, "problems", f"must be at least 1, got {self.problems}")
+        require(self.rollouts >= 1, "rollouts", f"must be at least 1, got {self.rollouts}")
+        require(self.temperature >= 0, "temperature", f"must not be negative, got {self.temperature}")
+
+
+@dataclass(frozen=True)
+class ProbeSettings:
+    """The fixed responses whose log-probabilities are followed through the run."""
+
+    prompts: int
+    """Held-out prompts."""
+    responses: int
+    """Responses of the starting policy to each, sampled once."""
+
+    def __post_init__(self) -> None:
+        require(self.prompts >= 1, "prompts", f"must be at least 1, got {self.prompts}")
+        require(self.responses >= 1, "responses", f"must be at least 1, got {self.responses}")
+
+
+@dataclass(frozen=True)
+class RLVRSettings:
+    """Keys of RL with verifiable rewards."""
+
+    name: str
+    """`rlvr`."""
+    prompts: int
+    """Prompts of a step, drawn with replacement."""
+    rollouts: int
+    """Completions sampled for each prompt: the group."""
+    updates_per_step: int
+    """Optimiser updates of a step, each on its own share of the prompts; must divide `prompts`."""
+    advantage_scale: AdvantageScale
+    """What the centred rewards are divided by: std, unbiased_std, batch or none."""
+    advantage_epsilon: float
+    """Added to that divisor."""
+    clip_low: float
+    """The probability ratio is clipped below at 1 - clip_low."""
+    clip_high: float
+    """The probability ratio is clipped above at 1 + clip_high."""
+    aggregation: Aggregation
+    """`token_mean`: over all tokens; `sequence_mean`: mean of each completion's token mean;
+    `sequence_sum`: mean of each completion's token sum (the unnormalised policy gradient)."""
+    micro_batch_prompts: int | None
+    """Prompts handled at a time, null for all; changes memory, not the gradient."""
+    skip_zero_signal: bool
+    """Leave completions with zero advantage out of the forward pass; the gradient is the same."""
+    permute_advantages: bool
+    """Shuffle advantages within each group: pure noise. `twin=true` sets it."""
+    flips: RewardFlips
+    """Noise put on the verified rewards."""
+
+    def __post_init__(self) -> None:
+        require(self.prompts >= 1, "prompts", f"a step needs at least one prompt, got {self.prompts}")
+        require(self.rollouts >= 1, "rollouts", f"must be at least 1, got {self.rollouts}")
+        require(
+            self.rollouts >= 2 or self.advantage_scale == "none",
+            "rollouts",
+            "a group of 1 has no spread to be scaled by; use at least 2, or advantage_scale=none",
+        )
+        require(
+            self.rollouts >= 2, "rollouts", "the advantage of a group of 1 is always zero; use at least 2"
+        )
+        require(self.updates_per_step >= 1, "updates_per_step", "must be at least 1")
+        require(
+            self.prompts % self.updates_per_step == 0,
+            "updates_per_step",
+            f"must divide prompts={self.prompts}, got {self.updates_per_step}",
+        )
+        require(self.advantage_epsilon >= 0, "advantage_epsilon", "must not be negative")
+        require(0 < self.clip_low <= 1, "clip_low", f"must lie in (0, 1], got {self.clip_low}")
+        require(self.clip_high > 0, "clip_high", f"must be positive, got {self.clip_high}")
+        require(
+            self.micro_batch_prompts is None or self.micro_batch_prompts >= 1,
+            "micro_batch_prompts",
+            "must be at least 1, or null",
+        )
+        require(
+            not (self.permute_advantages and self.updates_per_step > 1),
+            "updates_per_step",
+            "a pure-noise twin takes one update a step: clipping on a second one makes drift",
+        )
+
+
+@dataclass(frozen=True)
+class SFTSettings:
+    """Keys of supervised fine-tuning on the tasks' own answers."""
+
+    name: str
+    """`sft`."""
+    examples: int
+    """Problems of a step, drawn with replacement; a step is one update."""
+    aggregation: Aggregation
+    """See RLVR."""
+    micro_batch_prompts: int | None
+    """Problems handled at a time, null for all; changes memory, not the gradient."""
+    sign_noise: TokenSignNoise
+    """Weights of the tokens' losses."""
+
+    def __post_init__(self) -> None:
+        require(self.examples >= 1, "examples", f"a step needs at least one, got {self.examples}")
+        require(
+            self.micro_batch_prompts is None or self.micro_batch_prompts >= 1,
+            "micro_batch_prompts",
+            "must be at least 1, or null",
+        )
+
+
+OBJECTIVES: dict[str, tuple[type, str]] = {
+    "rlvr": (RLVRSettings, "lab.objectives.rlvr:RLVR"),
+    "sft": (SFTSettings, "lab.objectives.sft:SFT"),
+}
+
+ObjectiveSettings = RLVRSettings | SFTSettings
+
+
+def build_objective_settings(node: Mapping[str, Any], key: str = "objective") -> ObjectiveSettings:
+    """Build the settings of the objective that the configuration group `node` names.
+
+    Raises:
+        BadInput: unknown objective, unknown key or impossible value, named by its full key.
+    """
+    settings_class, _ = choose(OBJECTIVES, str(node.get("name")), f"{key}.name")
+    settings: ObjectiveSettings = build(settings_class, node, key)
+    return settings

@@ -1,0 +1,97 @@
+"""Supervised fine-tuning on the tasks' own answers, with optional token sign noise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lab.draw import Draw
+from lab.errors import BadInput
+from lab.objectives.language_model import LanguageModelObjective, token_weights
+from lab.objectives.objective import Batch
+from lab.objectives.settings import EvaluationSettings, GenerationSettings, ProbeSettings, SFTSettings
+from lab.policies.policy import EncodedPrompts, Policy
+from lab.tasks import Task
+
+
+@dataclass
+class ExampleBatch(Batch):
+    """Prompts with their right answers; rows and prompts are the same."""
+
+    prompts: EncodedPrompts
+    tokens: Tensor
+    """int64 [row, position]."""
+    mask: Tensor
+    """bool [row, position]."""
+    weights: Tensor
+    """float32 [row, position], 0 where masked: aggregation times sign noise."""
+
+
+class SFT(LanguageModelObjective):
+    """Cross-entropy of the right answer (end token included) given the prompt.
+
+    Args:
+        settings: see `SFTSettings`.
+        policy: the model trained.
+        task: draws the problems.
+        generation: how completions are sampled for probes and evaluation.
+        evaluation: the held-out evaluation.
+        probes: the fixed responses.
+    """
+
+    def __init__(
+        self,
+        settings: SFTSettings,
+        policy: Policy,
+        task: Task,
+        generation: GenerationSettings,
+        evaluation: EvaluationSettings,
+        probes: ProbeSettings,
+    ) -> None:
+        super().__init__(policy, task, generation, evaluation, probes)
+        self.settings = settings
+
+    def collect(self, step: int, draw: Draw) -> ExampleBatch:
+        problems = self.task.draw("train", self.settings.examples, draw.generator("problem", step))
+        prompts = self.policy.encode([problem.prompt for problem in problems])
+        tokens, mask = self.policy.encode_completions([problem.answer for problem in problems])
+        self._check_context(prompts, tokens)
+        noise = self.settings.sign_noise.weights(tuple(tokens.shape), draw, step)
+        weights = token_weights(mask, self.settings.aggregation)
+        return ExampleBatch(
+            prompts=prompts,
+            tokens=tokens,
+            mask=mask,
+            weights=weights * torch.from_numpy(noise).to(weights),
+            metrics={
+                "completions/mean_length": float(mask.sum(-1).float().mean()),
+                "num_tokens": float(mask.sum() + prompts.mask.sum()),
+            },
+        )
+
+    def _check_context(self, prompts: EncodedPrompts, tokens: Tensor) -> None:
+        context, longest = self.policy.context, prompts.ids.shape[1] + tokens.shape[1]
+        if context is not None and longest > context:
+            raise BadInput(
+                f"task: prompts and answers of up to {longest} tokens exceed the model's context of {context}; "
+                "shorten task.prompt or the numbers"
+            )
+
+    def losses(self, batch: ExampleBatch, update: int) -> Iterator[Tensor]:
+        count = len(batch.tokens)
+        chunk = self.settings.micro_batch_prompts or count
+        correct = 0.0
+        for start in range(0, count, chunk):
+            rows = slice(start, start + chunk)
+            log_probs = self.policy.completion_log_probs(
+                EncodedPrompts(batch.prompts.ids[rows], batch.prompts.mask[rows]),
+                torch.arange(len(batch.tokens[rows]), device=batch.tokens.device),
+                batch.tokens[rows],
+                batch.mask[rows],
+            )
+            correct += float(log_probs.detach().sum())
+            yield -(log_probs * batch.weights[rows]).sum()
+        batch.metrics["cross_entropy"] = -correct / float(batch.mask.sum())

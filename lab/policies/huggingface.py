@@ -1,0 +1,68 @@
+"""Any Hugging Face causal LM: safetensors weights, no code from the repository."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from lab.errors import BadInput
+from lab.policies.policy import Policy
+from lab.policies.settings import HuggingFaceSettings
+
+
+def load(settings: HuggingFaceSettings, seed: int) -> Policy:
+    """Load the model that `settings.path` names; `seed` is not used.
+
+    Raises:
+        BadInput: the directory holds no such model, or its tokenizer lacks what is needed.
+    """
+    return load_directory(settings.path, settings.dtype, settings.chat_template)
+
+
+def load_directory(path: str, dtype: str, chat_template: bool) -> Policy:
+    """Load model and tokenizer from a directory (or a hub name, where a network exists)."""
+    directory = Path(path).expanduser()
+    local = directory.exists() or path.startswith((".", "/", "~")) or path.count("/") > 1
+    if local:
+        _check_directory(directory)
+    where = str(directory) if local else path
+    try:
+        config = AutoConfig.from_pretrained(where, local_files_only=local)
+        tokenizer = AutoTokenizer.from_pretrained(where, local_files_only=local, padding_side="left")
+        model, info = AutoModelForCausalLM.from_pretrained(
+            where,
+            config=config,
+            dtype=getattr(torch, dtype),
+            local_files_only=local,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,  # refused below, with the tensor's name
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise BadInput(f"policy.path: cannot load {where}: {_first_line(error)}") from error
+    absent = sorted([*info["missing_keys"], *(entry[0] for entry in info["mismatched_keys"])])
+    if absent:
+        raise BadInput(
+            f"policy.path: {where}: the weights lack {len(absent)} tensors that the config asks for, or have them "
+            f"in another shape ({absent[0]}, ...); they would start at random"
+        )
+    return Policy(model, tokenizer, source=where, chat_template=chat_template)
+
+
+def _check_directory(directory: Path) -> None:
+    if not directory.is_dir():
+        raise BadInput(f"policy.path: {directory} is not a directory")
+    if not (directory / "config.json").is_file():
+        raise BadInput(f"policy.path: {directory} has no config.json, so it is no Hugging Face model")
+    if not any(directory.glob("*.safetensors")) and not (directory / "model.safetensors.index.json").exists():
+        raise BadInput(
+            f"policy.path: {directory} has a config but no safetensors weights; save the model with "
+            "save_pretrained, or merge the shards of the framework that wrote it"
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,223 @@
+"""A policy: a causal language model together with its tokenizer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from lab.errors import BadInput
+from lab.policies.logit_source import ModelSource, positions
+from lab.policies.rollout import Rollouts, rollout
+
+transformers_logging.disable_progress_bar()
+
+
+@dataclass
+class EncodedPrompts:
+    """Left-padded prompts."""
+
+    ids: Tensor
+    """int64 [prompt, position]."""
+    mask: Tensor
+    """int64 [prompt, position]; 0 marks padding."""
+
+    @property
+    def lengths(self) -> Tensor:
+        """int64 [prompt]: tokens that are not padding."""
+        return self.mask.sum(-1)
+
+
+class Policy(nn.Module):
+    """Causal LM and tokenizer, with the two computations that training needs.
+
+    Dropout is off throughout: policy gradients assume that the policy sampled from is the one trained.
+
+    Args:
+        model: any Hugging Face causal LM.
+        tokenizer: its tokenizer, with an end and a padding token.
+        source: where it came from, for messages and provenance.
+        chat_template: put prompts through the tokenizer's chat template.
+
+    Raises:
+        BadInput: no end token, no padding token, or no chat template where one is asked for.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        source: str,
+        chat_template: bool = False,
+    ) -> None:
+        super().__init__()
+        if tokenizer.eos_token_id is None:
+            raise BadInput(f"policy: the tokenizer of {source} has no eos token; set eos_token in it")
+        if tokenizer.pad_token_id is None:
+            raise BadInput(f"policy: the tokenizer of {source} has no pad token; set pad_token in it")
+        if chat_template and not getattr(tokenizer, "chat_template", None):
+            raise BadInput(f"policy.chat_template: the tokenizer of {source} has none; set it to false")
+        tokenizer.padding_side = "left"
+        self.model = model
+        self.tokenizer = tokenizer
+        self.source = source
+        self.chat_template = chat_template
+        self.model.eval()
+
+    @property
+    def eos_id(self) -> int:
+        """Id of the token that ends a completion."""
+        return int(self.tokenizer.eos_token_id)
+
+    @property
+    def pad_id(self) -> int:
+        """Id of the padding token."""
+        return int(self.tokenizer.pad_token_id)
+
+    @property
+    def context(self) -> int | None:
+        """Longest sequence in tokens, None where the model's config does not say."""
+        return getattr(self.model.config, "max_position_embeddings", None)
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+        return next(self.model.parameters()).device
+
+    def logit_source(self) -> ModelSource:
+        """Return what the rollout engine samples from."""
+        return ModelSource(self.model)
+
+    def encode(self, prompts: list[str]) -> EncodedPrompts:
+        """Tokenize prompts, left-padded to the longest.
+
+        Raises:
+            BadInput: a character that the tokenizer has no token for.
+        """
+        if self.chat_template:
+            prompts = [
+                self.tokenizer.apply_chat_template(
+                    [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
+                )
+                for prompt in prompts
+            ]
+        encoded = self.tokenizer(
+            prompts,
+            return_tensors="pt",
+            padding=True,
+            add_special_tokens=not self.chat_template,
+            return_token_type_ids=False,
+        )
+        ids, mask = encoded["input_ids"], encoded["attention_mask"]
+        unknown = self.tokenizer.unk_token_id
+        if unknown is not None and unknown != self.pad_id and bool(((ids == unknown) & (mask == 1)).any()):
+            row = int(((ids == unknown) & (mask == 1)).any(-1).nonzero()[0])
+            raise BadInput(f"task.prompt: the tokenizer has no token for part of {prompts[row]!r}")
+        return EncodedPrompts(ids.to(self.device), mask.to(self.device))
+
+    def encode_completions(self, completions: list[str]) -> tuple[Tensor, Tensor]:
+        """Tokenize completions, each followed by the end token, right-padded.
+
+        Returns:
+            tokens int64 [row, position] and mask bool [row, position].
+        """
+        rows = [
+            [*self.tokenizer(completion, add_special_tokens=False)["input_ids"], self.eos_id]
+            for completion in completions
+        ]
+        longest = max(len(row) for row in rows)
+        tokens = torch.full((len(rows), longest), self.pad_id, dtype=torch.int64)
+        mask = torch.zeros((len(rows), longest), dtype=torch.bool)
+        for index, row in enumerate(rows):
+            tokens[index, : len(row)] = torch.tensor(row)
+            mask[index, : len(row)] = True
+        return tokens.to(self.device), mask.to(self.device)
+
+    def decode(self, tokens: Tensor, mask: Tensor) -> list[str]:
+        """Return the text of completions, without the end token and padding.
+
+        Any other special token that was sampled stays visible, so that it cannot pass for the bare answer.
+        """
+        keep = mask & (tokens != self.eos_id)
+        rows = [row[kept].tolist() for row, kept in zip(tokens.cpu(), keep.cpu(), strict=True)]
+        return list(self.tokenizer.batch_decode(rows, skip_special_tokens=False))
+
+    def sample(self, prompts: EncodedPrompts, uniforms: Tensor, temperature: float) -> Rollouts:
+        """Sample completions of prompts; see `lab.policies.rollout.rollout` for `uniforms` [row, token].
+
+        Raises:
+            BadInput: a prompt and its completion could be longer than the model's context.
+        """
+        longest, new = prompts.ids.shape[1], uniforms.shape[1]
+        if self.context is not None and longest + new > self.context:
+            raise BadInput(
+                f"generation.max_new_tokens: a prompt of {longest} tokens and {new} new ones exceed the "
+                f"model's context of {self.context}; lower it, or shorten task.prompt"
+            )
+        return rollout(
+            self.logit_source(),
+            prompts.ids,
+            prompts.mask,
+            uniforms,
+            temperature=temperature,
+            eos_id=self.eos_id,
+            pad_id=self.pad_id,
+        )
+
+    def completion_log_probs(
+        self,
+        prompts: EncodedPrompts,
+        owner: Tensor,
+        tokens: Tensor,
+        mask: Tensor,
+        temperature: float = 1.0,
+    ) -> Tensor:
+        """Return the log-probability of each completion token, teacher-forced, with gradient.
+
+        The prompt's prefix is computed once and shared by the completions that it owns; the gradient
+        flows back through the shared keys and values.
+
+        Args:
+            prompts: the prompts.
+            owner: int64 [row], index of each row's prompt.
+            tokens: int64 [row, position], right-padded completions.
+            mask: bool [row, position].
+            temperature: logits are divided by it.
+
+        Returns:
+            float32 [row, position], nats; 0 where masked.
+        """
+        padded = bool((prompts.mask == 0).any())
+        cache = DynamicCache()
+        first = self.model(
+            input_ids=prompts.ids,
+            attention_mask=prompts.mask if padded else None,
+            position_ids=positions(prompts.mask),
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[owner]
+        logits = first
+        if tokens.shape[1] > 1:
+            cache.batch_select_indices(owner)
+            # A completion is padded on the right only, so under causal attention no real token sees padding.
+            full = torch.cat([prompts.mask[owner], torch.ones_like(tokens[:, :-1])], dim=1)
+            rest = self.model(
+                input_ids=tokens[:, :-1],
+                attention_mask=full if padded else None,
+                position_ids=positions(full)[:, prompts.ids.shape[1] :],
+                past_key_values=cache,
+                use_cache=True,
+            ).logits
+            logits = torch.cat([first, rest], dim=1)
+        log_probs = torch.log_softmax(logits.float() / temperature, dim=-1)
+        return log_probs.gather(-1, tokens[..., None])[..., 0].masked_fill(~mask, 0.0)
+
+    def save(self, directory: Path) -> None:
+        """Write model and tokenizer as a Hugging Face directory (safetensors)."""
+        self.model.save_pretrained(directory)
+        self.tokenizer.save_pretrained(directory)

@@ -1,0 +1,126 @@
+"""The rollout engine: samples completions from any `LogitSource` by inverting the cumulative distribution.
+
+The uniforms are drawn beforehand, one for each (row, position), so neither the order of the rows, nor
+how they are split into micro-batches, nor which rows have left changes what is sampled.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lab.policies.logit_source import LogitSource
+
+
+@dataclass
+class Rollouts:
+    """Sampled completions; rows are prompt-major: rollout g of prompt p is row p * G + g."""
+
+    tokens: Tensor
+    """int64 [row, position]; after a row is done, the padding id."""
+    mask: Tensor
+    """bool [row, position]; True for sampled tokens, the end token included."""
+    log_probs: Tensor
+    """float32 [row, position], nats, of the sampled tokens at the sampling temperature; 0 where masked."""
+    entropies: Tensor
+    """float32 [row, position], nats, of the distribution sampled from; 0 where masked."""
+    finished: Tensor
+    """bool [row]; whether the row ended with the end token (otherwise it was cut off)."""
+
+    @property
+    def lengths(self) -> Tensor:
+        """int64 [row]: number of sampled tokens, the end token included."""
+        return self.mask.sum(-1)
+
+
+def sample_tokens(logits: Tensor, uniforms: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Sample one token for each row.
+
+    Args:
+        logits: float [row, vocabulary].
+        uniforms: float64 [row], in [0, 1).
+        temperature: logits are divided by it; 0 takes the most likely token.
+
+    Returns:
+        tokens int64 [row], their log-probabilities and the entropies, float32 [row], nats. At
+        temperature 0 these are of the distribution at temperature 1.
+    """
+    scaled = logits.float() / (temperature if temperature > 0 else 1.0)
+    log_probs = torch.log_softmax(scaled, dim=-1)
+    probabilities = log_probs.exp()
+    if temperature > 0:
+        cumulative = probabilities.double().cumsum(-1)
+        targets = uniforms[:, None] * cumulative[:, -1:]
+        tokens = torch.searchsorted(cumulative, targets, right=True)[:, 0].clamp_max(logits.shape[-1] - 1)
+    else:
+        tokens = scaled.argmax(-1)
+    chosen = log_probs.gather(-1, tokens[:, None])[:, 0]
+    entropies = -(probabilities * log_probs.masked_fill(probabilities == 0, 0.0)).sum(-1)
+    return tokens, chosen, entropies
+
+
+@torch.no_grad()
+def rollout(
+    source: LogitSource,
+    ids: Tensor,
+    mask: Tensor,
+    uniforms: Tensor,
+    *,
+    temperature: float,
+    eos_id: int,
+    pad_id: int,
+) -> Rollouts:
+    """Sample completions of left-padded prompts, several for each.
+
+    A prompt's prefix is computed once and shared by its rollouts; rows that have sampled the end token
+    leave the batch.
+
+    Args:
+        source: what yields the logits.
+        ids: int64 [prompt, position], left-padded.
+        mask: int64 [prompt, position], 0 for padding.
+        uniforms: float64 [row, token], rows prompt-major; its shape gives the rollouts for each prompt
+            and the largest number of new tokens.
+        temperature: see `sample_tokens`.
+        eos_id: token that ends a completion.
+        pad_id: token written after the end.
+
+    Raises:
+        ValueError: the number of rows is no multiple of the number of prompts.
+    """
+    rows, longest = uniforms.shape
+    if rows % len(ids):
+        raise ValueError(f"uniforms: {rows} rows are no multiple of {len(ids)} prompts")
+    device = ids.device
+    uniforms = uniforms.to(device)
+    tokens = torch.full((rows, longest), pad_id, dtype=torch.int64, device=device)
+    sampled = torch.zeros((rows, longest), dtype=torch.bool, device=device)
+    log_probs = torch.zeros((rows, longest), dtype=torch.float32, device=device)
+    entropies = torch.zeros_like(log_probs)
+    finished = torch.zeros(rows, dtype=torch.bool, device=device)
+
+    state, logits = source.start(ids, mask)
+    owner = torch.arange(len(ids), device=device).repeat_interleave(rows // len(ids))
+    state, logits = source.select(state, owner), logits[owner]
+    active = torch.arange(rows, device=device)
+    for position in range(longest):
+        chosen, chosen_log_probs, entropy = sample_tokens(logits, uniforms[active, position], temperature)
+        tokens[active, position] = chosen
+        sampled[active, position] = True
+        log_probs[active, position] = chosen_log_probs
+        entropies[active, position] = entropy
+        ended = chosen == eos_id
+        if bool(ended.any()):
+            finished[active[ended]] = True
+            keep = torch.nonzero(~ended)[:, 0]
+            if len(keep) == 0:
+                break
+            active, chosen, state = active[keep], chosen[keep], source.select(state, keep)
+        if position + 1 < longest:
+            state, logits = source.advance(state, chosen)
+    used = int(sampled.any(0).sum())
+    return Rollouts(
+        tokens[:, :used], sampled[:, :used], log_probs[:, :used], entropies[:, :used], finished
+    )

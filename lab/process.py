@@ -1,0 +1,26 @@
+"""What this process has used: time since it started, and its peak memory."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+import time
+from pathlib import Path
+
+_IMPORTED = time.time()
+
+
+def seconds_since_start() -> float:
+    """Return seconds since the process started (since this module was imported, where that is unknown)."""
+    stat, uptime = Path("/proc/self/stat"), Path("/proc/uptime")
+    if not (stat.exists() and uptime.exists()):
+        return time.time() - _IMPORTED
+    started_ticks = float(stat.read_text().rsplit(")", 1)[1].split()[19])
+    return float(uptime.read_text().split()[0]) - started_ticks / os.sysconf("SC_CLK_TCK")
+
+
+def peak_memory_mb() -> float:
+    """Return the largest resident size so far, in MiB."""
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return used / 1024**2 if sys.platform == "darwin" else used / 1024

@@ -1,0 +1,79 @@
+"""The HTML page that a person reads: one self-contained file, figures embedded, everything escaped."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from lab.files import write_atomic
+
+
+@dataclass(frozen=True)
+class Row:
+    """One number of the table: its name, its value for each run, and what it means in a sentence."""
+
+    name: str
+    values: list[Any]
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure with its caption."""
+
+    path: Path
+    caption: str
+
+
+@dataclass
+class Report:
+    """What goes on the page.
+
+    Attributes:
+        title: heading of the page.
+        verdict: the one line that answers the question.
+        introduction: what was done, a paragraph or two.
+        columns: labels of the runs compared.
+        sections: (heading, rows) of the table.
+        pictures: figures in order.
+        samples: (label, [(prompt, completion)]) for people to read; escaped.
+        details: provenance, name and value.
+    """
+
+    title: str
+    verdict: str
+    introduction: list[str]
+    columns: list[str]
+    sections: list[tuple[str, list[Row]]]
+    pictures: list[Picture]
+    samples: list[tuple[str, list[tuple[str, str]]]] = field(default_factory=list)
+    details: list[tuple[str, str]] = field(default_factory=list)
+
+
+def write_report(report: Report, path: Path) -> None:
+    """Write the page, whole or not at all."""
+    environment = Environment(
+        loader=PackageLoader("lab", "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.filters["number"] = format_number
+    environment.filters["embed"] = _embed
+    write_atomic(path, environment.get_template("report.html").render(report=report))
+
+
+def format_number(value: Any) -> str:
+    """Return a number as people read it; a dash where it is undefined."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.3f}" if 0.001 <= abs(value) < 1000 or value == 0 else f"{value:.3g}"
+    return str(value)
+
+
+def _embed(path: Path) -> str:
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()

@@ -1,0 +1,33 @@
+"""Verifiable tasks. To add one: write a `Task` in a file of its own and name it here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lab.settings import build, choose
+from lab.tasks.arithmetic import Addition, Maximum, ModularAddition, Multiplication, Subtraction
+from lab.tasks.mixture import Mixture
+from lab.tasks.task import Problem, Split, Task, TaskSettings
+
+TASKS: dict[str, type[Task]] = {
+    "addition": Addition,
+    "subtraction": Subtraction,
+    "multiplication": Multiplication,
+    "maximum": Maximum,
+    "modular_addition": ModularAddition,
+    "mixture": Mixture,
+}
+
+
+def build_task(node: Mapping[str, Any], key: str = "task") -> Task:
+    """Build the task that the configuration group `node` names.
+
+    Raises:
+        BadInput: unknown task, unknown key or impossible value, named by its full key.
+    """
+    task_class = choose(TASKS, str(node.get("name")), f"{key}.name")
+    return task_class(build(task_class.settings_class, node, key))
+
+
+__all__ = ["TASKS", "Problem", "Split", "Task", "TaskSettings", "build_task"]

@@ -1,0 +1,141 @@
+"""Trainer and logger settings (torch-free), and the Lightning trainer built from them."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from lab.errors import BadInput
+from lab.settings import build, choose, require
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+
+
+@dataclass(frozen=True)
+class TrainerSettings:
+    """Where a run is computed."""
+
+    name: str
+    """Label of the option: `cpu` or `gpu`."""
+    accelerator: Literal["cpu", "gpu"]
+    """Kind of device."""
+    devices: int
+    """Number of devices."""
+    strategy: str
+    """Lightning's strategy; `auto` is one process."""
+    precision: str
+    """Lightning's precision, such as 32-true or bf16-mixed."""
+
+    def __post_init__(self) -> None:
+        require(self.devices >= 1, "devices", f"must be at least 1, got {self.devices}")
+
+
+@dataclass(frozen=True)
+class NoLoggerSettings:
+    """Only metrics.csv."""
+
+    name: str
+    """`none`."""
+
+    def build(self, directory: Path, first_step: int) -> list[Any]:
+        """Return Lightning's loggers for a run in `directory` that (re)starts at `first_step`."""
+        return []
+
+
+@dataclass(frozen=True)
+class TensorBoardSettings:
+    """TensorBoard event files under `tensorboard/` in the run directory."""
+
+    name: str
+    """`tensorboard`."""
+
+    def build(self, directory: Path, first_step: int) -> list[Any]:
+        """See `NoLoggerSettings`."""
+        from pytorch_lightning.loggers import TensorBoardLogger
+
+        purge = {"purge_step": first_step} if first_step > 0 else {}
+        return [TensorBoardLogger(directory, name="tensorboard", version="", **purge)]
+
+
+@dataclass(frozen=True)
+class WandbSettings:
+    """Weights & Biases, for those who have it installed."""
+
+    name: str
+    """`wandb`."""
+    project: str
+    """Project that the run is shown under."""
+    offline: bool
+    """Write locally only."""
+
+    def build(self, directory: Path, first_step: int) -> list[Any]:
+        """See `NoLoggerSettings`.
+
+        Raises:
+            BadInput: wandb is not installed.
+        """
+        try:
+            import wandb  # noqa: F401
+        except ImportError:
+            raise BadInput("logger=wandb: not installed; pip install 'rlvr-linear-lab[wandb]'") from None
+        from pytorch_lightning.loggers import WandbLogger
+
+        return [WandbLogger(project=self.project, save_dir=str(directory), offline=self.offline)]
+
+
+LoggerSettings = NoLoggerSettings | TensorBoardSettings | WandbSettings
+LOGGERS: dict[str, type] = {
+    "none": NoLoggerSettings,
+    "tensorboard": TensorBoardSettings,
+    "wandb": WandbSettings,
+}
+
+
+def build_logger_settings(node: Mapping[str, Any], key: str = "logger") -> LoggerSettings:
+    """Build the settings of the logger that the configuration group `node` names.
+
+    Raises:
+        BadInput: unknown logger, unknown key or impossible value, named by its full key.
+    """
+    settings: LoggerSettings = build(choose(LOGGERS, str(node.get("name")), f"{key}.name"), node, key)
+    return settings
+
+
+def build_trainer(
+    settings: TrainerSettings, loggers: list[Any], callbacks: list[Any], directory: Path
+) -> pl.Trainer:
+    """Return a quiet Lightning trainer for one pass over the steps that are left.
+
+    Raises:
+        BadInput: a GPU is asked for where there is none.
+    """
+    import pytorch_lightning as pl
+    import torch
+
+    if settings.accelerator == "gpu" and torch.cuda.device_count() < settings.devices:
+        raise BadInput(
+            f"trainer.devices: {settings.devices} GPU asked for, {torch.cuda.device_count()} found; "
+            "use trainer=cpu"
+        )
+    for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="pytorch_lightning")
+    warnings.filterwarnings("ignore", module="lightning_fabric")
+    return pl.Trainer(
+        accelerator=settings.accelerator,
+        devices=settings.devices,
+        strategy=settings.strategy,
+        precision=settings.precision,  # type: ignore[arg-type]
+        max_epochs=1,
+        logger=loggers or False,
+        callbacks=callbacks,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=directory,
+    )

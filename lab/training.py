@@ -1,0 +1,255 @@
+"""One training run, from settings to a finished run directory; the same for every objective."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lab.errors import BadInput
+from lab.files import require_free_space
+from lab.objectives import OBJECTIVES, ObjectiveSettings, RLVRSettings, SFTSettings, build_objective_settings
+from lab.objectives.settings import EvaluationSettings, GenerationSettings, ProbeSettings
+from lab.optimizers import OptimizerSettings, build_optimizer_settings
+from lab.policies import PolicySettings, build_policy_settings, load_policy
+from lab.policies.settings import ScratchSettings
+from lab.process import peak_memory_mb
+from lab.runs import Run
+from lab.settings import build
+from lab.tasks import Task, build_task
+from lab.trainer import LoggerSettings, TrainerSettings, build_logger_settings, build_trainer
+from lab.trajectory.settings import RecorderSettings
+
+if TYPE_CHECKING:
+    from lab.objectives.objective import Objective
+
+_BYTES_PER_RECORD = 4 * 1024**2
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """Everything that decides what a training run computes."""
+
+    seed: int
+    steps: int
+    twin: bool
+    policy: PolicySettings
+    task: Task
+    objective: ObjectiveSettings
+    optimizer: OptimizerSettings
+    generation: GenerationSettings
+    evaluation: EvaluationSettings
+    probes: ProbeSettings
+    recorder: RecorderSettings
+    trainer: TrainerSettings
+    logger: LoggerSettings
+
+
+GROUPS = (
+    "policy",
+    "task",
+    "objective",
+    "optimizer",
+    "generation",
+    "evaluation",
+    "probes",
+    "recorder",
+    "trainer",
+    "logger",
+)
+"""Configuration groups that a training run reads, besides `seed`, `steps` and `twin`."""
+
+
+def build_train_settings(config: Mapping[str, Any]) -> TrainSettings:
+    """Build and cross-check the settings of a run from its resolved configuration. No torch is needed.
+
+    Raises:
+        BadInput: a key that no code reads, or an impossible value, named by its full key.
+    """
+    if not isinstance(config["steps"], int) or config["steps"] < 1:
+        raise BadInput(f"steps: expected a whole number of at least 1, got {config['steps']!r}")
+    if not isinstance(config["seed"], int) or config["seed"] < 0:
+        raise BadInput(f"seed: expected a whole number of at least 0, got {config['seed']!r}")
+    if not isinstance(config["twin"], bool):
+        raise BadInput(f"twin: expected true or false, got {config['twin']!r}")
+    settings = TrainSettings(
+        seed=config["seed"],
+        steps=config["steps"],
+        twin=config["twin"],
+        policy=build_policy_settings(config["policy"]),
+        task=build_task(config["task"]),
+        objective=build_objective_settings(config["objective"]),
+        optimizer=build_optimizer_settings(config["optimizer"]),
+        generation=build(GenerationSettings, config["generation"], "generation"),
+        evaluation=build(EvaluationSettings, config["evaluation"], "evaluation"),
+        probes=build(ProbeSettings, config["probes"], "probes"),
+        recorder=build(RecorderSettings, config["recorder"], "recorder"),
+        trainer=build(TrainerSettings, config["trainer"], "trainer"),
+        logger=build_logger_settings(config["logger"]),
+    )
+    if isinstance(settings.policy, ScratchSettings):
+        context = settings.policy.context
+        if settings.generation.max_new_tokens >= context:
+            raise BadInput(
+                f"generation.max_new_tokens: {settings.generation.max_new_tokens} does not fit policy.context="
+                f"{context}"
+            )
+    return as_twin(settings) if settings.twin else settings
+
+
+def as_twin(settings: TrainSettings) -> TrainSettings:
+    """Return the pure-noise twin: the same noise, no signal, and no weight decay (decay makes drift).
+
+    Raises:
+        BadInput: more than one update a step (clipping on a second one makes drift).
+    """
+    objective = settings.objective
+    if isinstance(objective, RLVRSettings):
+        if objective.updates_per_step > 1:
+            raise BadInput("twin: needs objective.updates_per_step=1, clipping on a second update makes drift")
+        twin: ObjectiveSettings = replace(objective, permute_advantages=True)
+    else:
+        noise = replace(objective.sign_noise, signal_amplitude=0.0)
+        if noise.noise_amplitude == 0:
+            noise = replace(noise, noise_amplitude=1.0)
+        twin = replace(objective, sign_noise=noise)
+    return replace(settings, objective=twin, optimizer=replace(settings.optimizer, weight_decay=0.0))
+
+
+def build_objective(settings: TrainSettings) -> Objective:
+    """Load the policy and build the objective.
+
+    Raises:
+        BadInput: the policy cannot be loaded or does not fit the task.
+    """
+    module, name = OBJECTIVES[settings.objective.name][1].split(":")
+    objective: Objective = getattr(import_module(module), name)(
+        settings.objective,
+        load_policy(settings.policy, settings.seed),
+        settings.task,
+        settings.generation,
+        settings.evaluation,
+        settings.probes,
+    )
+    return objective
+
+
+def train(settings: TrainSettings, run: Run, title: str) -> dict[str, Any]:
+    """Train, record, store and summarise one run; resume it where it was left.
+
+    Args:
+        settings: what to train.
+        run: the run directory, held by this process.
+        title: what the progress bar says.
+
+    Returns:
+        the summary that was written: pass rate at start and end, steps, wall-clock, peak memory.
+
+    Raises:
+        BadInput: something cannot be loaded, or the disk is too small.
+        RunFailed: NaN or infinite loss; the last good checkpoint is kept.
+        Interrupted: SIGTERM or Ctrl-C; saved, to be resumed.
+    """
+    started = time.perf_counter()
+    records = settings.steps // settings.recorder.every + 2
+    require_free_space(run.path, records * _BYTES_PER_RECORD, "this run")
+    import torch
+    from pytorch_lightning import seed_everything
+
+    from lab.draw import Draw
+    from lab.module import LabModule
+    from lab.progress import TrainingProgress
+    from lab.provenance import provenance
+    from lab.stopping import stop_after_step
+    from lab.trajectory.recorder import RECORDS, RESUME, Recorder
+    from lab.trajectory.store import FILE_NAME, merge, write_store
+
+    seed_everything(settings.seed, verbose=False)
+    objective = build_objective(settings)
+    module = LabModule(objective, settings.optimizer, Draw(settings.seed), settings.steps)
+    with stop_after_step() as stop:
+        recorder = Recorder(settings.recorder, run.path, stop)
+        checkpoint = run.path / RESUME
+        if checkpoint.exists():
+            saved = _load_checkpoint(checkpoint)
+            module.restore(saved)
+            recorder.load_state_dict(saved["callbacks"][recorder.state_key])
+        if module.step < settings.steps:
+            trainer = build_trainer(
+                settings.trainer,
+                settings.logger.build(run.path, module.step),
+                [recorder, TrainingProgress(title, recorder)],
+                run.path,
+            )
+            trainer.fit(module)
+    attributes = {
+        **provenance(),
+        "config": run.config,
+        "seed": settings.seed,
+        "seeds_by_role": "one root seed; every role draws from its own counter-based stream",
+        "source_dtype": str(next(iter(objective.trainable().values())).dtype).removeprefix("torch."),
+        "storage_dtype": "float32",
+        "arithmetic_dtype": settings.trainer.precision,
+        "momentum": settings.optimizer.momentum,
+        "updates_per_step": objective.updates_per_step,
+        "twin": settings.twin,
+        "torch_threads": torch.get_num_threads(),
+    }
+    tree = merge(run.path / RECORDS, attributes)
+    write_store(tree, run.path / FILE_NAME)
+    pass_rate = [float(value) for value in tree["evaluation"]["pass_rate"]] if "evaluation" in tree else []
+    summary = {
+        "objective": settings.objective.name,
+        "twin": settings.twin,
+        "steps": module.step,
+        "updates": module.update,
+        "pass_rate": {"start": pass_rate[0], "end": pass_rate[-1]} if pass_rate else None,
+        "wall_clock_s": time.perf_counter() - started,
+        "peak_rss_mb": peak_memory_mb(),
+        "result": _result_line(settings, pass_rate),
+    }
+    run.write_summary(summary)
+    run.finish()
+    return summary
+
+
+def estimate(settings: TrainSettings) -> dict[str, Any]:
+    """Return what a run would do and need, without running it."""
+    records = settings.steps // settings.recorder.every + 2
+    rollouts = (
+        settings.objective.prompts * settings.objective.rollouts
+        if isinstance(settings.objective, RLVRSettings)
+        else 0
+    )
+    return {
+        "steps": settings.steps,
+        "rollouts": rollouts * settings.steps,
+        "recorded_points": records - 1,
+        "disk_mb_at_most": records * _BYTES_PER_RECORD / 1024**2,
+    }
+
+
+def _load_checkpoint(path: Path) -> dict[str, Any]:
+    import pickle
+
+    import torch
+
+    try:
+        saved: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError) as error:
+        line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise BadInput(f"{path}: not a readable checkpoint ({line}); delete it to start the run anew") from error
+    return saved
+
+
+def _result_line(settings: TrainSettings, pass_rate: list[float]) -> str:
+    kind = f"{settings.objective.name}{' twin' if settings.twin else ''}"
+    if not pass_rate:
+        return f"{kind}: {settings.steps} steps"
+    return f"{kind}: {settings.steps} steps, held-out pass rate {pass_rate[0]:.3f} -> {pass_rate[-1]:.3f}"
+
+
+__all__ = ["GROUPS", "SFTSettings", "TrainSettings", "as_twin", "build_train_settings", "estimate", "train"]

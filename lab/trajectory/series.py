@@ -1,0 +1,100 @@
+"""A series of checkpoints, wherever it came from: steps, tensors, and slices of one tensor over all steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import xarray as xr
+
+from lab.errors import BadInput
+from lab.trajectory.store import open_store
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """One tensor of a series, as far as it can be read."""
+
+    size: int
+    """Readable elements: all of them, or those that were sampled."""
+    dtype: str
+    """Floating-point type in which the values were stored."""
+
+
+class CheckpointSeries(Protocol):
+    """What measurement and extrapolation read. Values come as float64 whatever the stored type."""
+
+    @property
+    def steps(self) -> np.ndarray:
+        """Steps of the checkpoints, strictly increasing, possibly unequally spaced."""
+        ...
+
+    @property
+    def tensors(self) -> Mapping[str, TensorInfo]:
+        """The tensors by name, tied ones once."""
+        ...
+
+    def read(self, name: str, start: int, stop: int) -> np.ndarray:
+        """Return elements `start` to `stop` of one tensor, float64 [checkpoint, element]."""
+        ...
+
+
+class RunSeries:
+    """The sampled weights of one of the lab's own runs.
+
+    Args:
+        source: an opened store, or the path of a run directory or store.
+
+    Raises:
+        BadInput: the store is missing, unreadable or does not follow the schema.
+    """
+
+    def __init__(self, source: xr.DataTree | str | Path) -> None:
+        self.tree = source if isinstance(source, xr.DataTree) else open_store(source)
+        self._weights = self.tree["weights"]
+        names = self._weights["tensor"].values.astype(str)
+        changes = np.flatnonzero(names[1:] != names[:-1]) + 1
+        starts = np.concatenate([[0], changes])
+        stops = np.concatenate([changes, [len(names)]])
+        self._spans = {
+            str(names[start]): (int(start), int(stop)) for start, stop in zip(starts, stops, strict=True)
+        }
+
+    @property
+    def steps(self) -> np.ndarray:
+        """Recorded steps."""
+        return np.asarray(self._weights["step"].values, dtype=np.float64)
+
+    @property
+    def updates(self) -> np.ndarray:
+        """Optimiser updates done at each recorded step."""
+        return np.asarray(self._weights["update"].values, dtype=np.float64)
+
+    @property
+    def tensors(self) -> Mapping[str, TensorInfo]:
+        """Sampled tensors in the order of the model."""
+        dtype = str(self.tree.attrs["source_dtype"])
+        return {name: TensorInfo(stop - start, dtype) for name, (start, stop) in self._spans.items()}
+
+    def read(self, name: str, start: int, stop: int) -> np.ndarray:
+        """See `CheckpointSeries.read`; elements are the sampled coordinates of the tensor."""
+        return self._read("weight", name, start, stop)
+
+    def read_momentum_free(self, name: str, start: int, stop: int) -> np.ndarray | None:
+        """Return the momentum-free positions of the same elements, None where none were recorded."""
+        return self._read("momentum_free", name, start, stop) if "momentum_free" in self._weights else None
+
+    @property
+    def momentum(self) -> float:
+        """Decay of the optimiser's first moment; 0 for none."""
+        return float(self.tree.attrs["momentum"])
+
+    def _read(self, variable: str, name: str, start: int, stop: int) -> np.ndarray:
+        if name not in self._spans:
+            raise BadInput(f"{name}: no such tensor in this run; known: {', '.join(self._spans)}")
+        first, last = self._spans[name]
+        values = self._weights[variable].values[:, first + start : min(first + stop, last)]
+        return np.asarray(values, dtype=np.float64)

@@ -1,0 +1,58 @@
+"""`lab train`: one run, RLVR or SFT, from a configuration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
+
+from lab.errors import BadInput
+from lab.runs import RunSettings, open_run
+from lab.settings import build, suggest
+from lab.training import GROUPS, build_train_settings, estimate, train
+
+RUN_KEYS = ("name", "runs_dir", "resume", "clean")
+KEYS = (*RUN_KEYS, "seed", "threads", "dry_run", "steps", "twin", *GROUPS)
+
+
+def run(config: DictConfig) -> str:
+    """Train and return the one-line result.
+
+    Raises:
+        BadInput, RunFailed, Interrupted: see `lab.training.train`.
+    """
+    resolved: Any = OmegaConf.to_container(config, resolve=True)
+    refuse_unread_keys(resolved, KEYS)
+    settings = build_train_settings(resolved)
+    if resolved["dry_run"]:
+        print_table(estimate(settings))
+        return "dry run: nothing was computed"
+    with open_run(run_settings(resolved, "train"), resolved) as held:
+        summary = train(settings, held, title=settings.objective.name)
+        print_table({key: value for key, value in summary.items() if key != "result"})
+        return f"{held.path}: {summary['result']}"
+
+
+def run_settings(resolved: dict[str, Any], verb: str) -> RunSettings:
+    """Return where the run lies; the experiment is the configuration chosen, or the verb."""
+    choice = HydraConfig.get().runtime.choices.get("experiment")
+    node = {key: resolved[key] for key in RUN_KEYS}
+    return build(RunSettings, {**node, "experiment": choice or verb})
+
+
+def refuse_unread_keys(resolved: dict[str, Any], known: tuple[str, ...]) -> None:
+    """Raise BadInput for a top-level key that no code reads."""
+    for key in resolved:
+        if key not in known:
+            raise BadInput(f"{key}: no code reads this key; {suggest(key, known)}")
+
+
+def print_table(rows: dict[str, Any]) -> None:
+    """Print names and values as a short table."""
+    table = Table(show_header=False)
+    for name, value in rows.items():
+        table.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
+    Console().print(table)
