@@ -15,6 +15,7 @@ from lab.linearity import Curves, ForecastSkill, forecast_skill, get_protocol, m
 from lab.linearity.momentum import minimum_spacing
 from lab.settings import Invalid
 from lab.trajectory.series import CheckpointSeries, RunSeries
+from lab.trajectory.store import group
 
 
 @dataclass
@@ -76,7 +77,7 @@ def measure(
         result.numbers[kind], result.curves[kind] = numbers, curves
         result.examples[kind] = _examples(values)
 
-    weights = np.concatenate([series.read(name, 0, info.size) for name, info in series.tensors.items()], axis=1)
+    weights = _all_weights(series)
     if not isinstance(series, RunSeries):
         add("weights", weights, None, safe=False)
         return result
@@ -85,7 +86,7 @@ def measure(
     safe = _spacing_is_safe(series)
     add("weights", weights, np.concatenate(known, axis=1) if known else None, safe)
     if "logprobs" in series.tree.children:
-        dataset = series.tree["logprobs"]
+        dataset = group(series.tree, "logprobs")
         moved = "log_prob_momentum_free" in dataset
         add(
             "logprobs",
@@ -103,11 +104,15 @@ def forecast(source: CheckpointSeries | xr.DataTree | str | Path, fit_share: flo
         BadInput: a store that cannot be read; fewer than three checkpoints.
     """
     series = RunSeries(source) if isinstance(source, (xr.DataTree, str, Path)) else source
-    values = np.concatenate([series.read(name, 0, info.size) for name, info in series.tensors.items()], axis=1)
     try:
-        return forecast_skill(values, series.steps, fit_share)
+        return forecast_skill(_all_weights(series), series.steps, fit_share)
     except Invalid as error:
         raise BadInput(str(error)) from None
+
+
+def _all_weights(series: CheckpointSeries) -> np.ndarray:
+    parts = [series.read(name, 0, info.size) for name, info in series.tensors.items()]
+    return np.concatenate(parts, axis=1)
 
 
 def _spacing_is_safe(series: RunSeries) -> bool:

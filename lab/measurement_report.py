@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,7 @@ def measurement_sections(runs: dict[str, Measurement]) -> list[tuple[str, list[R
     return sections
 
 
-def provenance_details(attributes: dict[str, Any]) -> list[tuple[str, str]]:
+def provenance_details(attributes: Mapping[Any, Any]) -> list[tuple[str, str]]:
     """Return what a reader needs to trace a store, name and value."""
     names = (
         "seed",

@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
+from lab.linearity.momentum import pending_updates
 from lab.settings import build, choose, require
 
 if TYPE_CHECKING:
@@ -19,7 +22,7 @@ class ScheduleSettings:
     """The learning rate as a share of `learning_rate`, a pure function of the update number."""
 
     name: Literal["constant", "linear", "cosine"]
-    """What follows the warm-up: nothing, or a decay that would reach `final_share` just after the last update."""
+    """What follows the warm-up: nothing, or a decay that reaches `final_share` just after the last update."""
     warmup_updates: int
     """Updates over which the rate rises linearly from zero."""
     final_share: float
@@ -75,8 +78,8 @@ class OptimizerSettings(ABC):
     def momentum_displacement(self, moments: Mapping[str, Any], learning_rate: float, update: int) -> Any:
         """Return what the momentum already gathered would still add to a position (arrays or tensors).
 
-        Position plus displacement is the momentum-free position z: under pure noise its increments are
-        uncorrelated, which those of w are not. Only for an optimiser with momentum.
+        Position plus displacement is the momentum-free position z of `lab.linearity.momentum`: under pure
+        noise its increments are uncorrelated, which those of w are not. Only for an optimiser with momentum.
 
         Args:
             moments: what `moments` returned.
@@ -132,9 +135,9 @@ class AdamWSettings(OptimizerSettings):
         return ("first_moment", "second_moment")
 
     def momentum_displacement(self, moments: Mapping[str, Any], learning_rate: float, update: int) -> Any:
-        first = moments["first_moment"] / (1 - self.beta1**update)
+        pending = float(pending_updates(self.beta1, np.array(float(update))))
         second = moments["second_moment"] / (1 - self.beta2**update)
-        return -learning_rate * self.beta1 / (1 - self.beta1) * first / (second**0.5 + self.epsilon)
+        return -learning_rate * pending * moments["first_moment"] / (second**0.5 + self.epsilon)
 
     @property
     def momentum(self) -> float:

@@ -20,7 +20,7 @@ from lab.process import peak_memory_mb, seconds_since_start
 from lab.report import Picture, Report, Row, write_report
 from lab.runs import Run
 from lab.training import TrainSettings, train
-from lab.trajectory.store import open_store
+from lab.trajectory.store import group, open_store
 
 LABELS = ("rl", "sft", "twin")
 _TITLES = {"rl": "RL", "sft": "SFT", "twin": "pure-noise twin of RL"}
@@ -64,7 +64,7 @@ def summarise(stores: Mapping[str, xr.DataTree], measured: Mapping[str, Measurem
     """Return the numbers that scripts read: `rl`, `sft`, `twin`, `verdict` and a one-line `result`."""
     summary: dict[str, Any] = {}
     for label, store in stores.items():
-        rates = store["evaluation"]["pass_rate"].values
+        rates = group(store, "evaluation")["pass_rate"].values
         summary[label] = {
             **measured[label].numbers,
             "pass_rate": {"start": float(rates[0]), "end": float(rates[-1])},
@@ -88,10 +88,10 @@ def draw_figures(
     note = f"1 seed ({plan.settings['rl'].seed}), {len(measured['rl'].steps)} recorded steps"
     rates = {}
     for label, store in stores.items():
-        evaluation = store["evaluation"]
+        evaluation = group(store, "evaluation")
         half = pass_rate_interval(evaluation["correct"].values)
         rates[label] = (evaluation["step"].values.astype(float), evaluation["pass_rate"].values, half)
-    problems = stores["rl"]["evaluation"].sizes
+    problems = group(stores["rl"], "evaluation").sizes
     caption = (
         f"Held-out pass rate while training, on {problems['prompt']} problems x {problems['rollout']} samples; "
         "bands: 95 % over problems. The twin gets the same noise and no signal: it should not learn."
@@ -126,7 +126,7 @@ def make_report(
     ]
     sections += measurement_sections(dict(measured))
     samples = []
-    evaluation = stores["rl"]["evaluation"]
+    evaluation = group(stores["rl"], "evaluation")
     for title, index in (("before RL", 0), ("after RL", -1)):
         prompts = evaluation["sample_prompt"].values[index]
         completions = evaluation["sample_completion"].values[index]

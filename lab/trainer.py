@@ -58,7 +58,7 @@ class TensorBoardSettings:
         """See `NoLoggerSettings`."""
         from pytorch_lightning.loggers import TensorBoardLogger
 
-        purge = {"purge_step": first_step} if first_step > 0 else {}
+        purge: dict[str, Any] = {"purge_step": first_step} if first_step > 0 else {}
         return [TensorBoardLogger(directory, name="tensorboard", version="", **purge)]
 
 

@@ -24,6 +24,8 @@ from lab.trainer import LoggerSettings, TrainerSettings, build_logger_settings, 
 from lab.trajectory.settings import RecorderSettings
 
 if TYPE_CHECKING:
+    import xarray as xr
+
     from lab.objectives.objective import Objective
 
 _BYTES_PER_RECORD = 4 * 1024**2
@@ -109,7 +111,9 @@ def as_twin(settings: TrainSettings) -> TrainSettings:
     objective = settings.objective
     if isinstance(objective, RLVRSettings):
         if objective.updates_per_step > 1:
-            raise BadInput("twin: needs objective.updates_per_step=1, clipping on a second update makes drift")
+            raise BadInput(
+                "twin: needs objective.updates_per_step=1, clipping on a second update makes drift"
+            )
         twin: ObjectiveSettings = replace(objective, permute_advantages=True)
     else:
         noise = replace(objective.sign_noise, signal_amplitude=0.0)
@@ -200,7 +204,7 @@ def train(settings: TrainSettings, run: Run, title: str) -> dict[str, Any]:
     }
     tree = merge(run.path / RECORDS, attributes)
     write_store(tree, run.path / FILE_NAME)
-    pass_rate = [float(value) for value in tree["evaluation"]["pass_rate"]] if "evaluation" in tree else []
+    pass_rate = _pass_rates(tree)
     summary = {
         "objective": settings.objective.name,
         "twin": settings.twin,
@@ -232,6 +236,14 @@ def estimate(settings: TrainSettings) -> dict[str, Any]:
     }
 
 
+def _pass_rates(tree: xr.DataTree) -> list[float]:
+    from lab.trajectory.store import group
+
+    if "evaluation" not in tree.children:
+        return []
+    return [float(value) for value in group(tree, "evaluation")["pass_rate"]]
+
+
 def _load_checkpoint(path: Path) -> dict[str, Any]:
     import pickle
 
@@ -241,7 +253,9 @@ def _load_checkpoint(path: Path) -> dict[str, Any]:
         saved: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
     except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError) as error:
         line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise BadInput(f"{path}: not a readable checkpoint ({line}); delete it to start the run anew") from error
+        raise BadInput(
+            f"{path}: not a readable checkpoint ({line}); delete it to start the run anew"
+        ) from error
     return saved
 
 

@@ -30,7 +30,7 @@ def correlation_z(first: np.ndarray, second: np.ndarray) -> float:
     width=st.integers(1, 9),
     cuts=st.lists(st.integers(0, 20), max_size=5),
 )
-def test_any_split_of_the_rows_draws_the_same_numbers(seed: int, step: int, width: int, cuts: list[int]) -> None:
+def test_any_split_of_the_rows_draws_the_same(seed: int, step: int, width: int, cuts: list[int]) -> None:
     whole = Draw(seed).uniform("rollout", step, (20, width))
     edges = sorted({0, 20, *cuts})
     parts = [
@@ -94,9 +94,7 @@ def test_no_number_comes_twice_in_neighbouring_rows_steps_and_roles() -> None:
     ],
     ids=["step", "role", "seed", "step beyond 32 bits", "seed beyond 64 bits"],
 )
-def test_streams_that_differ_are_uncorrelated(
-    one: tuple[int, str, int], other: tuple[int, str, int]
-) -> None:
+def test_streams_that_differ_are_uncorrelated(one: tuple[int, str, int], other: tuple[int, str, int]) -> None:
     first = Draw(one[0]).uniform(one[1], one[2], (20_000, 3))
     second = Draw(other[0]).uniform(other[1], other[2], (20_000, 3))
     assert abs(correlation_z(first, second)) < CORRELATION_BOUND

@@ -90,7 +90,7 @@ def momentum_free_adam(
     started = np.maximum(count, 1.0)
     denominator = np.sqrt(second / (1.0 - beta2**started)) + epsilon
     pending = np.divide(first, denominator, out=np.zeros_like(weights), where=(first != 0) & (count > 0))
-    return weights - rate * _pending_updates(beta1, started) * pending
+    return weights - rate * pending_updates(beta1, started) * pending
 
 
 def minimum_spacing(beta1: float) -> float:
@@ -106,8 +106,8 @@ def minimum_spacing(beta1: float) -> float:
     return SAFE_TIME_CONSTANTS / (1.0 - beta1)
 
 
-def _pending_updates(beta1: float, update: FloatArray) -> FloatArray:
-    """c(T) of `momentum_free_adam`, summed until the terms vanish in float64; the shape of `update`."""
+def pending_updates(beta1: float, update: FloatArray) -> FloatArray:
+    """c(T) of `momentum_free_adam`, summed until the terms vanish in float64; the shape of `update`, all >= 1."""
     if beta1 == 0.0:
         return np.zeros_like(update)
     later = np.arange(1, math.ceil(math.log(1e-17) / math.log(beta1)) + 1, dtype=np.float64)

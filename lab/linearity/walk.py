@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.integrate import quad
 
 from lab.linearity.checks import MINIMUM_CHECKPOINTS, FloatArray, check_steps, check_trajectory
 from lab.linearity.filters import Protocol
@@ -94,6 +93,8 @@ def exact_mean_walk_r_squared(n: int) -> float:
     Raises:
         Invalid: `n` below 3.
     """
+    from scipy.integrate import quad  # Slow to import, and only this function needs it.
+
     require(n >= MINIMUM_CHECKPOINTS, "n", f"expected at least {MINIMUM_CHECKPOINTS} checkpoints, got {n}")
     index = np.arange(n, dtype=np.float64)
     centring = np.eye(n) - 1.0 / n

@@ -13,17 +13,23 @@ from lab.tasks import Problem, Task
 SHOWN_SAMPLES = 8
 
 
+def held_out_problems(task: Task, evaluation: EvaluationSettings, draw: Draw) -> list[Problem]:
+    """Return the run's held-out problems; they depend on the task and the root seed alone."""
+    return task.draw_distinct("held_out", evaluation.problems, draw.generator("evaluation_problem"))
+
+
 def evaluate_policy(
     policy: Policy,
     task: Task,
+    problems: list[Problem],
     generation: GenerationSettings,
     evaluation: EvaluationSettings,
     draw: Draw,
 ) -> dict[str, np.ndarray]:
-    """Sample completions of fixed held-out problems and verify them.
+    """Sample completions of held-out problems and verify them.
 
-    Problems and uniforms depend on the root seed alone: two evaluations under one seed differ only by the
-    policy (common random numbers).
+    The uniforms depend on the root seed alone: two evaluations under one seed differ only by the policy
+    (common random numbers).
 
     Returns:
         `correct`, float64 [problem, rollout] in {0, 1}, NaN where a completion was not judged; for people to
@@ -32,7 +38,6 @@ def evaluate_policy(
     Raises:
         BadInput: a prompt and its completion could be longer than the model's context.
     """
-    problems = task.draw_distinct("held_out", evaluation.problems, draw.generator("evaluation_problem"))
     prompts = policy.encode([problem.prompt for problem in problems])
     shape = (len(problems), evaluation.rollouts, generation.max_new_tokens)
     uniforms = draw.uniform("evaluation_rollout", 0, shape).reshape(-1, shape[-1])

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from lab.draw import Draw
-from lab.objectives.held_out import evaluate_policy
+from lab.objectives.held_out import evaluate_policy, held_out_problems
 from lab.objectives.objective import Objective
 from lab.objectives.settings import Aggregation, EvaluationSettings, GenerationSettings, ProbeSettings
 from lab.policies.policy import EncodedPrompts, Policy
 from lab.policies.rollout import Rollouts
-from lab.tasks import Task
+from lab.tasks import Problem, Task
+
 
 class LanguageModelObjective(Objective):
     """Common part of the objectives that train a policy on a task."""
@@ -35,6 +36,7 @@ class LanguageModelObjective(Objective):
         self.generation = generation
         self.evaluation = evaluation
         self.probes = probes
+        self._held_out: list[Problem] | None = None
 
     def trainable(self) -> dict[str, nn.Parameter]:
         return {name: value for name, value in self.policy.model.named_parameters() if value.requires_grad}
@@ -76,7 +78,9 @@ class LanguageModelObjective(Objective):
 
     def evaluate(self, draw: Draw) -> dict[str, np.ndarray]:
         """See `lab.objectives.held_out.evaluate_policy`."""
-        return evaluate_policy(self.policy, self.task, self.generation, self.evaluation, draw)
+        if self._held_out is None:
+            self._held_out = held_out_problems(self.task, self.evaluation, draw)
+        return evaluate_policy(self.policy, self.task, self._held_out, self.generation, self.evaluation, draw)
 
     def save_pretrained(self, directory: Any) -> None:
         self.policy.save(Path(directory))

@@ -76,8 +76,8 @@ class SFT(LanguageModelObjective):
         context, longest = self.policy.context, prompts.ids.shape[1] + tokens.shape[1]
         if context is not None and longest > context:
             raise BadInput(
-                f"task: prompts and answers of up to {longest} tokens exceed the model's context of {context}; "
-                "shorten task.prompt or the numbers"
+                f"task: prompts and answers of up to {longest} tokens exceed the model's context of "
+                f"{context}; shorten task.prompt or the numbers"
             )
 
     def losses(self, batch: ExampleBatch, update: int) -> Iterator[Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -32,7 +33,7 @@ def load_directory(path: str, dtype: str, chat_template: bool) -> Policy:
     try:
         config = AutoConfig.from_pretrained(where, local_files_only=local)
         tokenizer = AutoTokenizer.from_pretrained(where, local_files_only=local, padding_side="left")
-        model, info = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             where,
             config=config,
             dtype=getattr(torch, dtype),
@@ -43,11 +44,12 @@ def load_directory(path: str, dtype: str, chat_template: bool) -> Policy:
         )
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise BadInput(f"policy.path: cannot load {where}: {_first_line(error)}") from error
+    model, info = loaded
     absent = sorted([*info["missing_keys"], *(entry[0] for entry in info["mismatched_keys"])])
     if absent:
         raise BadInput(
-            f"policy.path: {where}: the weights lack {len(absent)} tensors that the config asks for, or have them "
-            f"in another shape ({absent[0]}, ...); they would start at random"
+            f"policy.path: {where}: the weights lack {len(absent)} tensors that the config asks for, or have "
+            f"them in another shape ({absent[0]}, ...); they would start at random"
         )
     return Policy(model, tokenizer, source=where, chat_template=chat_template)
 

@@ -100,8 +100,10 @@ class Policy(nn.Module):
         """
         if self.chat_template:
             prompts = [
-                self.tokenizer.apply_chat_template(
-                    [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
+                str(
+                    self.tokenizer.apply_chat_template(
+                        [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
+                    )
                 )
                 for prompt in prompts
             ]

@@ -121,6 +121,4 @@ def rollout(
         if position + 1 < longest:
             state, logits = source.advance(state, chosen)
     used = int(sampled.any(0).sum())
-    return Rollouts(
-        tokens[:, :used], sampled[:, :used], log_probs[:, :used], entropies[:, :used], finished
-    )
+    return Rollouts(tokens[:, :used], sampled[:, :used], log_probs[:, :used], entropies[:, :used], finished)

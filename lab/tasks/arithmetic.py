@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -28,7 +29,7 @@ class ArithmeticSettings(TaskSettings):
 class Arithmetic(Task):
     """Common part: draw operands, write the expression, name it up to commutation."""
 
-    settings_class = ArithmeticSettings
+    settings_class: ClassVar[type[TaskSettings]] = ArithmeticSettings
     settings: ArithmeticSettings
     symbol: str
 

@@ -7,7 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from lab.settings import require
-from lab.tasks.arithmetic import Addition, Arithmetic, ArithmeticSettings, Maximum, Multiplication, Subtraction
+from lab.tasks.arithmetic import (
+    Addition,
+    Arithmetic,
+    ArithmeticSettings,
+    Maximum,
+    Multiplication,
+    Subtraction,
+)
 from lab.tasks.task import Task
 
 _PARTS: dict[str, type[Arithmetic]] = {

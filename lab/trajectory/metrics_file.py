@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from lab.files import write_atomic
@@ -41,7 +42,8 @@ class MetricsFile:
         if new:
             old = list(csv.DictReader(io.StringIO(self.path.read_text()))) if self.path.exists() else []
             self._columns = ["step", *[name for name in [*self._columns, *new] if name != "step"]]
-            everything = [[str(row.get(name, "")) for name in self._columns] for row in [*old, *rows]]
+            table: list[Mapping[str, object]] = [*old, *rows]
+            everything = [[str(row.get(name, "")) for name in self._columns] for row in table]
             write_atomic(self.path, _to_text([self._columns, *everything]))
             return
         with self.path.open("a", newline="") as stream:

@@ -39,7 +39,9 @@ def read_arrays(path: Path) -> Arrays:
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
-        raise BadInput(f"{path}: cannot be read as recorded arrays ({error}); delete it and resume") from error
+        raise BadInput(
+            f"{path}: cannot be read as recorded arrays ({error}); delete it and resume"
+        ) from error
 
 
 def part_path(directory: Path, step: int) -> Path:

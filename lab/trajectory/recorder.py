@@ -114,7 +114,9 @@ class Recorder(pl.Callback):
     def after_update(self, module: LabModule) -> None:
         """See `lab.module.UpdateObserver`."""
         row = self._probe.after()
-        self._update_rows.append({"update": np.array(module.update), "step": np.array(module.step + 1), **row})
+        self._update_rows.append(
+            {"update": np.array(module.update), "step": np.array(module.step + 1), **row}
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Return the buffers, as tensors and primitives only."""

@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from lab.errors import BadInput
-from lab.trajectory.store import open_store
+from lab.trajectory.store import group, open_store
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class RunSeries:
 
     def __init__(self, source: xr.DataTree | str | Path) -> None:
         self.tree = source if isinstance(source, xr.DataTree) else open_store(source)
-        self._weights = self.tree["weights"]
+        self._weights = group(self.tree, "weights")
         names = self._weights["tensor"].values.astype(str)
         changes = np.flatnonzero(names[1:] != names[:-1]) + 1
         starts = np.concatenate([[0], changes])

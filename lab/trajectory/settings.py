@@ -33,7 +33,9 @@ class RecorderSettings:
     def __post_init__(self) -> None:
         require(self.every >= 1, "every", f"must be at least 1, got {self.every}")
         require(
-            0 < self.sample_fraction <= 1, "sample_fraction", f"must lie in (0, 1], got {self.sample_fraction}"
+            0 < self.sample_fraction <= 1,
+            "sample_fraction",
+            f"must lie in (0, 1], got {self.sample_fraction}",
         )
         require(self.sample_minimum >= 1, "sample_minimum", "must be at least 1")
         require(self.update_coordinates >= 0, "update_coordinates", "must not be negative")

@@ -108,37 +108,49 @@ def open_store(path: str | Path) -> xr.DataTree:
     return tree
 
 
+def group(tree: xr.DataTree, name: str) -> xr.Dataset:
+    """Return one group of a store as a dataset.
+
+    Raises:
+        BadInput: the store has no such group.
+    """
+    if name not in tree.children:
+        raise BadInput(f"{name}: no such group in this store; known: {', '.join(sorted(tree.children))}")
+    return tree.children[name].to_dataset()
+
+
 def schema_problems(tree: xr.DataTree) -> list[str]:
     """Return what is wrong with a store, in words; an empty list when it follows the schema."""
     problems = [f"attribute {name} is missing" for name in ROOT_ATTRIBUTES if name not in tree.attrs]
     found = tree.attrs.get("schema_version")
     if found is not None and int(found) > SCHEMA_VERSION:
         problems.append(f"schema version {found} is newer than {SCHEMA_VERSION}: update the lab")
-    for group, variables in REQUIRED.items():
-        if group not in tree.children:
-            problems.append(f"group {group} is missing")
+    for name, variables in REQUIRED.items():
+        if name not in tree.children:
+            problems.append(f"group {name} is missing")
             continue
-        dataset = tree[group]
+        dataset = group(tree, name)
         for variable, dimensions in variables.items():
             if variable not in dataset:
-                problems.append(f"{group}/{variable} is missing")
+                problems.append(f"{name}/{variable} is missing")
             elif dataset[variable].dims != dimensions:
-                problems.append(f"{group}/{variable} has dimensions {dataset[variable].dims}, not {dimensions}")
-    for group, node in tree.children.items():
-        if "step" in node.coords and not bool((np.diff(node["step"].values) > 0).all()):
-            problems.append(f"{group}: steps are not in increasing order")
+                problems.append(
+                    f"{name}/{variable} has dimensions {dataset[variable].dims}, not {dimensions}"
+                )
+    for name, node in tree.children.items():
+        steps = node.coords.get("step")
+        if steps is not None and steps.dims == ("step",) and not bool((np.diff(steps.values) > 0).all()):
+            problems.append(f"{name}: steps are not in increasing order")
     return problems
 
 
-def export_csv(tree: xr.DataTree, group: str, path: str | Path) -> None:
+def export_csv(tree: xr.DataTree, name: str, path: str | Path) -> None:
     """Write one group as a CSV table, a row for each combination of its dimensions.
 
     Raises:
         BadInput: no such group.
     """
-    if group not in tree.children:
-        raise BadInput(f"{group}: no such group; known: {', '.join(sorted(tree.children))}")
-    tree[group].to_dataset().to_dataframe().to_csv(path)
+    group(tree, name).to_dataframe().to_csv(path)
 
 
 def module_labels(tensor: str) -> tuple[int, str]:
@@ -150,7 +162,7 @@ def module_labels(tensor: str) -> tuple[int, str]:
 
 
 def _flat(attributes: dict[str, Any]) -> dict[str, Any]:
-    result = {}
+    result: dict[str, str | int | float] = {}
     for name, value in attributes.items():
         if value is None:
             result[name] = "null"

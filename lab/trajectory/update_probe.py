@@ -33,7 +33,8 @@ class UpdateProbe:
         sizes = {name: parameter.numel() for name, parameter in parameters.items()}
         self.chosen = spread_coordinates(seed, sizes, coordinates)
         self._indices = {
-            name: torch.from_numpy(indices).to(parameters[name].device) for name, indices in self.chosen.items()
+            name: torch.from_numpy(indices).to(parameters[name].device)
+            for name, indices in self.chosen.items()
         }
         self._signs = {}
         if projections:

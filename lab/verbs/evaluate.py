@@ -38,11 +38,13 @@ def run(config: DictConfig) -> str:
     with open_run(run_settings(resolved, "evaluate"), resolved) as held:
         from lab.draw import Draw
         from lab.evaluation import average_at_k, pass_at_k, pass_rate_interval
-        from lab.objectives.held_out import evaluate_policy
+        from lab.objectives.held_out import evaluate_policy, held_out_problems
         from lab.policies import load_policy
 
         policy = load_policy(policy_settings, resolved["seed"])
-        found = evaluate_policy(policy, task, generation, evaluation, Draw(resolved["seed"]))
+        draw = Draw(resolved["seed"])
+        problems = held_out_problems(task, evaluation, draw)
+        found = evaluate_policy(policy, task, problems, generation, evaluation, draw)
         correct = found["correct"]
         rate, half = average_at_k(correct), float(pass_rate_interval(correct))
         result = f"avg@{evaluation.rollouts} {rate:.3f} ± {half:.3f} (95 % over {len(correct)} problems)"

@@ -26,7 +26,7 @@ def run(config: DictConfig) -> str:
     if not resolved["run"]:
         raise BadInput("run: name the run to measure, run=experiment/name (`lab list` shows them)")
     source = find_run(resolved["runs_dir"], str(resolved["run"]))
-    from lab.trajectory.store import FILE_NAME, open_store
+    from lab.trajectory.store import FILE_NAME, group, open_store
 
     if not (source / FILE_NAME).exists():
         children = sorted(path.parent.name for path in source.glob(f"*/{FILE_NAME}"))
@@ -34,7 +34,7 @@ def run(config: DictConfig) -> str:
         raise BadInput(f"run: {source} has no {FILE_NAME}; {hint if children else 'it has not finished'}")
     store = open_store(source)
     if resolved["dry_run"]:
-        print_table({"checkpoints": store["weights"].sizes["step"], "elements": store["weights"].sizes["param"]})
+        print_table({str(name): size for name, size in group(store, "weights").sizes.items()})
         return "dry run: nothing was computed"
     with open_run(run_settings(resolved, "measure"), resolved) as held:
         from lab.linearity import verdict

@@ -42,7 +42,7 @@ AGGREGATIONS = ["token_mean", "sequence_mean", "sequence_sum"]
 
 
 class Parity(Mixture):
-    """Prompts of unequal length; what a random policy writes is right half the time, and sometimes not judged."""
+    """Prompts of unequal length; random text is right half the time, and sometimes not judged."""
 
     def verify(self, completion: str, problem: Problem) -> int | None:
         if "q" in completion:
@@ -88,18 +88,6 @@ def make(policy: Policy, **changes: Any) -> RLVR:
         EvaluationSettings(1, 1, 1.0),
         ProbeSettings(1, 1),
     )
-
-
-def end_early(policy: Policy, batch: RolloutBatch) -> None:
-    """Guard of the cases below: unequal lengths, unjudged rows, signal and silence are all there."""
-    advantages = batch.advantages.view(4, 4)
-    assert len(set(batch.rollouts.lengths.tolist())) > 2
-    assert bool((batch.prompts.mask == 0).any())
-    silent = (advantages == 0).all(1)
-    assert bool(silent.any()) and not bool(silent.all())
-
-
-STEP = 0
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +164,7 @@ def test_the_first_update_is_the_plain_policy_gradient(
     actual = lab_loss(objective, batch, 0)
     expected, above, below, _ = plain(start, objective.settings, batch, 0)
     assert above == below == 0
-    assert float(actual) == pytest.approx(float(expected), abs=1e-6)
+    assert actual.item() == pytest.approx(expected.item(), abs=1e-6)
     assert relative(gradient(start, actual), gradient(start, expected)) < 1e-6
     assert batch.metrics["clip_ratio/region_mean"] == 0
 
@@ -189,7 +177,7 @@ def test_a_later_update_clips_on_both_sides(start: Policy, batch: RolloutBatch, 
     actual = lab_loss(objective, batch, 1)
     expected, above, below, tokens = plain(moved, objective.settings, batch, 1)
     assert above > 0 and below > 0 and above + below < tokens
-    assert float(actual) == pytest.approx(float(expected), abs=1e-6)
+    assert actual.item() == pytest.approx(expected.item(), abs=1e-6)
     assert relative(gradient(moved, actual), gradient(moved, expected)) < 1e-5
     assert batch.metrics["clip_ratio/region_mean"] == pytest.approx((above + below) / tokens, abs=1e-12)
 
@@ -199,11 +187,7 @@ def test_a_later_update_without_movement_is_on_policy_again(start: Policy, batch
     objective = make(start)
     actual = gradient(start, lab_loss(objective, batch, 1))
     assert batch.metrics["clip_ratio/region_mean"] == 0
-    halves = RolloutBatch(
-        prompts=batch.prompts, rollouts=batch.rollouts, advantages=batch.advantages.view(2, 8).flip(0).flatten()
-    )
     assert relative(actual, gradient(start, plain(start, objective.settings, batch, 1)[0])) < 1e-5
-    assert not torch.equal(halves.advantages, batch.advantages)
 
 
 @pytest.mark.parametrize("moved_by", [0.0, 0.05])
@@ -222,7 +206,7 @@ def test_micro_batches_and_skipping_change_neither_gradient_nor_metrics(
     assert batch.metrics["clip_ratio/region_mean"] == pytest.approx(clipped, abs=1e-12)
 
 
-def test_a_micro_batch_that_is_larger_than_the_update_is_one_batch(start: Policy, batch: RolloutBatch) -> None:
+def test_a_micro_batch_larger_than_the_update_is_one_batch(start: Policy, batch: RolloutBatch) -> None:
     assert len(list(make(start, micro_batch_prompts=99).losses(batch, 0))) == 1
     assert len(list(make(start, micro_batch_prompts=1, skip_zero_signal=False).losses(batch, 0))) == 2
 

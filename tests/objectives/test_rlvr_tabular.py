@@ -47,7 +47,8 @@ class Table(nn.Module):
         self.config = SimpleNamespace(max_position_embeddings=8)
         logits = torch.full((len(TOKENIZER), len(TOKENIZER)), -1e4, dtype=torch.float64)
         for prompt, row in probabilities.items():
-            logits[TOKENIZER.convert_tokens_to_ids(prompt), COLUMNS[: len(row)]] = torch.tensor(row, dtype=torch.float64).log()
+            target = TOKENIZER.convert_tokens_to_ids(prompt), COLUMNS[: len(row)]
+            logits[target] = torch.tensor(row, dtype=torch.float64).log()
         self.logits = nn.Parameter(logits)
 
     def forward(self, input_ids: Tensor, logits_to_keep: int = 0, **_: Any) -> SimpleNamespace:
@@ -237,9 +238,7 @@ def noisy_mean(row: list[float], group: int, phi: float, nu: float) -> np.ndarra
     return mean
 
 
-@pytest.mark.parametrize(
-    ("phi", "nu"), [(0.2, 0.2), (0.1, 0.3), (0.0, 0.4), (0.6, 0.7)], ids=str
-)
+@pytest.mark.parametrize(("phi", "nu"), [(0.2, 0.2), (0.1, 0.3), (0.0, 0.4), (0.6, 0.7)], ids=str)
 @pytest.mark.parametrize("group", [2, 4])
 def test_reward_flips_scale_the_expected_update_and_keep_its_direction(
     phi: float, nu: float, group: int

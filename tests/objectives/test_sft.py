@@ -110,7 +110,7 @@ def test_the_loss_is_torchs_cross_entropy(policy: Policy, aggregation: str) -> N
         "sequence_mean": torch.stack([row.mean() for row in rows]).mean(),
         "sequence_sum": torch.stack([row.sum() for row in rows]).mean(),
     }[aggregation]
-    assert float(actual) == pytest.approx(float(expected), rel=1e-6)
+    assert actual.item() == pytest.approx(expected.item(), rel=1e-6)
     assert relative(gradient(policy, actual), gradient(policy, expected)) < 1e-6
 
 
@@ -161,7 +161,7 @@ def test_without_noise_sft_is_plain_and_amplitude_scales_it(policy: Policy) -> N
 
 
 def test_opposite_signs_average_to_the_signal(policy: Policy) -> None:
-    """The gradient is linear in the weights: flipping every sign and averaging leaves a times the plain one."""
+    """The gradient is linear in the weights: opposite signs average to a times the plain one."""
     plain = gradient(policy, loss_of(obj := make(policy), base := obj.collect(2, Draw(0))))
     objective = make(policy, sign_noise=noise(0.3, 1.0))
     batch = objective.collect(2, Draw(0))
@@ -186,13 +186,13 @@ def test_pure_sign_noise_has_no_mean_gradient(policy: Policy) -> None:
     clean = make(policy, examples=64)
     direction = gradient(policy, loss_of(clean, clean.collect(0, Draw(1))))
     direction = direction / direction.norm()
-    steps = 150
+    steps = 60
     z = {}
     for a in (0.0, 1.0):
         values = projections(policy, a, 1.0, direction, steps)
         z[a] = values.mean() / (values.std(ddof=1) / math.sqrt(steps))
     assert abs(z[0.0]) < 4
-    assert z[1.0] > 8, "the same test finds the signal where there is one"
+    assert z[1.0] > 5, "the same test finds the signal where there is one"
 
 
 @pytest.mark.parametrize(

@@ -132,9 +132,7 @@ def test_removing_finished_rows_changes_no_token(policy: Policy, texts: list[str
     eos = int(first.tokens.flatten().mode().values)
     sampled = run(policy, prompts, uniforms, eos_id=eos)
     expected = slow_engine(policy, prompts, uniforms, 1.0, eos)
-    actual = [
-        sampled.tokens[row, : sampled.lengths[row]].tolist() for row in range(len(uniforms))
-    ]
+    actual = [sampled.tokens[row, : sampled.lengths[row]].tolist() for row in range(len(uniforms))]
     assert actual == expected
     assert len({len(row) for row in expected}) > 2, "the case must have rows that leave at different times"
     assert sampled.finished.tolist() == [row[-1] == eos for row in expected]

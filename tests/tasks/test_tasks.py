@@ -89,9 +89,7 @@ def test_one_digit_operands_reach_from_zero_to_nine() -> None:
 
 def test_operands_are_uniform_over_the_two_digit_numbers() -> None:
     task, stream = make("addition"), generator()
-    operands = [
-        int(word) for _ in range(10_000) for word in NUMBER.findall(task.propose(stream)[0])
-    ]
+    operands = [int(word) for _ in range(10_000) for word in NUMBER.findall(task.propose(stream)[0])]
     observed = np.bincount(operands, minlength=100)[10:]
     assert len(observed) == 90 and sum(observed) == 20_000
     expected = 20_000 / 90

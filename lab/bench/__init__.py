@@ -1,0 +1,1 @@
+"""Benchmarks against peers: one file a benchmark, named in `lab.bench.registry`."""
