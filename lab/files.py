@@ -131,6 +131,16 @@ def remove_tree(path: str | Path) -> None:
     shutil.rmtree(doomed)
 
 
+def remove_unfinished(*directories: Path) -> None:
+    """Remove what a killed process left half-written or half-removed right in these directories."""
+    for directory in directories:
+        for leftover in directory.glob(".*.partial"):
+            if leftover.is_dir():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink(missing_ok=True)
+
+
 def require_free_space(path: str | Path, bytes_needed: int, what: str) -> None:
     """Refuse to start what would fill the disk that `path` is, or would be, on.
 

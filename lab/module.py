@@ -121,7 +121,7 @@ class LabModule(pl.LightningModule):
         for loss in self.objective.losses(collected, update):
             value = float(loss.detach())
             if not _finite(value):
-                raise RunFailed(f"step {self.step}: the loss is {value}; {_ADVICE}")
+                raise RunFailed(f"step {self.step}: the loss is {value}; {LOWER_THE_RATE}")
             total += value
             self.manual_backward(loss)
         for parameter in parameters:
@@ -133,7 +133,7 @@ class LabModule(pl.LightningModule):
             observer.before_update(self)
         norm = self._clip(parameters)
         if not _finite(norm):
-            raise RunFailed(f"step {self.step}: the gradient norm is {norm}; {_ADVICE}")
+            raise RunFailed(f"step {self.step}: the gradient norm is {norm}; {LOWER_THE_RATE}")
         total_updates = self.total_steps * self.objective.updates_per_step
         share = self.optimizer_settings.schedule.share(self.update, total_updates)
         self.learning_rate = self.optimizer_settings.learning_rate * share
@@ -180,7 +180,7 @@ class LabModule(pl.LightningModule):
         self.learning_rate = float(counters["learning_rate"])
 
 
-_ADVICE = "lower optimizer.learning_rate or set optimizer.clip_norm; the last good checkpoint is kept"
+LOWER_THE_RATE = "lower optimizer.learning_rate or set optimizer.clip_norm; the last good checkpoint is kept"
 
 
 def _finite(value: float) -> bool:

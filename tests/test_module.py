@@ -233,13 +233,15 @@ def test_a_step_without_loss_still_moves_along_its_momentum(tmp_path: Path) -> N
     assert module.last_metrics["loss"] == 0 and module.last_metrics["grad_norm"] == 0
 
 
-def test_a_run_without_any_loss_leaves_the_weights_alone(tmp_path: Path) -> None:
+def test_a_run_without_any_loss_only_decays_from_its_first_step_on(tmp_path: Path) -> None:
     class Mute(Bowl):
         def losses(self, batch: Noise, update: int) -> Iterator[Tensor]:
             return iter(())
 
-    module = trained(tmp_path, settings(weight_decay=0.0), objective=Mute())
-    assert torch.equal(flat(module), torch.tensor([0.0] * 6 + [2.0] * 4)) and module.update == STEPS
+    module = trained(tmp_path, settings(weight_decay=0.1), objective=Mute())
+    decayed = torch.tensor([0.0] * 6 + [2 * (1 - 0.05 * 0.1) ** STEPS] * 4)
+    torch.testing.assert_close(flat(module), decayed, rtol=1e-6, atol=0)
+    assert module.update == STEPS
 
 
 class Broken(Bowl):

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from lab.errors import BadInput, RunFailed
 
+_HAS_TRL = "from importlib.metadata import version; version('trl')"
+
 
 def peer_requirements() -> list[str]:
     """Return what the peers' environment needs; torch and transformers as here, so that they do not differ."""
@@ -20,7 +22,7 @@ def peer_requirements() -> list[str]:
 def install_commands(directory: str) -> list[list[str]]:
     """Return the commands that make the environment `directory`."""
     pip = str(Path(directory) / "bin" / "pip")
-    return [[sys.executable, "-m", "venv", directory], [pip, "install", *peer_requirements()]]
+    return [["python", "-m", "venv", directory], [pip, "install", *peer_requirements()]]
 
 
 def peer_python(directory: str, install: bool) -> Path:
@@ -28,36 +30,36 @@ def peer_python(directory: str, install: bool) -> Path:
 
     Args:
         directory: path of the environment, relative to the working directory.
-        install: make it where there is none.
+        install: make it, or complete it, where it is missing.
 
     Raises:
-        BadInput: there is none and `install` is false; the message has the commands that make it.
+        BadInput: it is missing and `install` is false; the message has the commands that make it.
         RunFailed: it could not be made.
     """
     python = Path(directory).expanduser().absolute() / "bin" / "python"
-    if python.exists():
+    if _usable(python):
         return python
-    commands = install_commands(directory)
+    make, fill = install_commands(directory)
     if not install:
-        shown = " && ".join(
-            shlex.join(["python", *command[1:]] if i == 0 else command) for i, command in enumerate(commands)
-        )
         raise BadInput(
-            f"peers: no environment at {directory}; make it with\n    {shown}\n"
-            "or give install_peers=true, or peers=PATH of one that has trl"
+            f"peers: no environment with trl at {directory}; make it with\n"
+            f"    {shlex.join(make)} && {shlex.join(fill)}\n"
+            "or give install_peers=true, or peers=PATH of one that has it"
         )
-    for command in commands:
-        print(shlex.join(command), file=sys.stderr, flush=True)
-        if subprocess.run(command, stdout=sys.stderr.fileno() if _has_file(sys.stderr) else None).returncode:
+    for command in ([sys.executable, *make[1:]], [str(python.with_name("pip")), *fill[1:]]):
+        # What pip says belongs to standard error: the last line of standard output is the result.
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        print(done.stdout, file=sys.stderr, flush=True)
+        if done.returncode:
             raise RunFailed(
-                f"peers: this command failed: {shlex.join(command)}; remove {directory} before the next try"
+                f"peers: this command failed (exit code {done.returncode}): {shlex.join(command)}"
             )
+    if not _usable(python):
+        raise RunFailed(f"peers: {directory} was made but has no trl")
     return python
 
 
-def _has_file(stream: object) -> bool:
-    try:
-        stream.fileno()  # type: ignore[attr-defined]
-    except (OSError, AttributeError):
+def _usable(python: Path) -> bool:
+    if not python.exists():
         return False
-    return True
+    return subprocess.run([str(python), "-I", "-c", _HAS_TRL], capture_output=True).returncode == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -78,20 +79,16 @@ class Worker:
         code = self._process.wait()
         lines = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         tail = "\n".join(f"    {line}" for line in lines[-_LOG_LINES:]) or "    (it printed nothing)"
-        return RunFailed(
-            f"the {self.name} worker died (exit code {code}); its last words, from {self._log}:\n{tail}"
-        )
+        return RunFailed(f"the {self.name} worker died (exit code {code}); the end of {self._log}:\n{tail}")
 
     def close(self) -> None:
         """Let the worker leave, or make it."""
         process = self._process
         if process.stdin is not None:
-            try:
+            with suppress(OSError):
                 process.stdin.close()
-            except OSError:
-                pass
         try:
-            process.wait(_SECONDS_TO_LEAVE if process.stdin is not None else 0)
+            process.wait(_SECONDS_TO_LEAVE)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

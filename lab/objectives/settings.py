@@ -92,14 +92,10 @@ class RLVRSettings:
 
     def __post_init__(self) -> None:
         require(self.prompts >= 1, "prompts", f"a step needs at least one prompt, got {self.prompts}")
-        require(self.rollouts >= 1, "rollouts", f"must be at least 1, got {self.rollouts}")
         require(
-            self.rollouts >= 2 or self.advantage_scale == "none",
+            self.rollouts >= 2,
             "rollouts",
-            "a group of 1 has no spread to be scaled by; use at least 2, or advantage_scale=none",
-        )
-        require(
-            self.rollouts >= 2, "rollouts", "the advantage of a group of 1 is always zero; use at least 2"
+            f"a group of {self.rollouts} has no spread: every advantage would be zero; use at least 2",
         )
         require(self.updates_per_step >= 1, "updates_per_step", "must be at least 1")
         require(

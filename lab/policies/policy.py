@@ -15,6 +15,7 @@ from lab.policies.logit_source import ModelSource, positions
 from lab.policies.rollout import Rollouts, rollout
 
 transformers_logging.disable_progress_bar()
+transformers_logging.set_verbosity_error()  # what is wrong with a model is said once, by the lab
 
 
 @dataclass

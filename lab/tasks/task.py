@@ -9,11 +9,13 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from lab.draw import stable_hash
+from lab.errors import BadInput
 from lab.settings import require
 
 Split = Literal["train", "held_out"]
 
 _MAX_TRIES = 10_000
+_MAX_REPEATS = 1_000  # known problems in a row after which a task is taken to have no more
 _BUCKETS = 10_000
 
 
@@ -73,7 +75,7 @@ class Task(ABC):
         """Draw `count` problems of `split`, independently and with replacement.
 
         Raises:
-            ValueError: no problem of the split turned up, so the task is too small to be split.
+            BadInput: no problem of the split turns up, so the task is too small to be split.
         """
         problems: list[Problem] = []
         tries = 0
@@ -85,16 +87,19 @@ class Task(ABC):
                 problems.append(Problem(prompt, answer, key))
                 tries = 0
             elif tries >= _MAX_TRIES:
-                raise ValueError(f"task {self.settings.name}: no {split} problem in {_MAX_TRIES} draws")
+                raise BadInput(
+                    f"task.held_out_share: {self.settings.name} has no {split} problem among {_MAX_TRIES} draws; "
+                    "change the share, or make the task larger (task.digits)"
+                )
         return problems
 
     def draw_distinct(self, split: Split, count: int, generator: np.random.Generator) -> list[Problem]:
         """Draw up to `count` different problems of `split`; fewer where the task has no more."""
         found: dict[str, Problem] = {}
-        for _ in range(_MAX_TRIES):
-            if len(found) >= count:
-                break
+        repeats = 0
+        while len(found) < count and repeats < _MAX_REPEATS:
             problem = self.draw(split, 1, generator)[0]
+            repeats = repeats + 1 if problem.key in found else 0
             found.setdefault(problem.key, problem)
         return list(found.values())
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-import shutil
 from pathlib import Path
 
-from lab.files import atomic_directory
+from lab.files import atomic_directory, remove_tree
 from lab.objectives.objective import Objective
 
 _PATTERN = re.compile(r"^checkpoint-(\d+)$")
@@ -24,12 +23,10 @@ def write_checkpoint(directory: Path, step: int, objective: Objective, keep_last
     Step 0 is kept whatever `keep_last` says: every measurement and extrapolation starts from it.
     """
     target = directory / f"checkpoint-{step}"
-    if target.exists():
-        shutil.rmtree(target)
     with atomic_directory(target) as unfinished:
         objective.save_pretrained(unfinished)
     if keep_last is not None:
         trained = [recorded for recorded in checkpoint_steps(directory) if recorded > 0]
         for old in trained[:-keep_last]:
-            shutil.rmtree(directory / f"checkpoint-{old}")
+            remove_tree(directory / f"checkpoint-{old}")
     return target

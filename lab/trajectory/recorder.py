@@ -18,9 +18,9 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from lab.errors import Interrupted
-from lab.files import sync
-from lab.module import LabModule
+from lab.errors import Interrupted, RunFailed
+from lab.files import remove_unfinished, sync
+from lab.module import LOWER_THE_RATE, LabModule
 from lab.trajectory.checkpoints import write_checkpoint
 from lab.trajectory.metrics_file import MetricsFile
 from lab.trajectory.parts import (
@@ -29,6 +29,7 @@ from lab.trajectory.parts import (
     forget_after,
     part_path,
     read_arrays,
+    recorded_steps,
     write_arrays,
 )
 from lab.trajectory.sampling import sample_coordinates
@@ -83,14 +84,18 @@ class Recorder(pl.Callback):
             )
             for name, parameter in parameters.items()
         }
+        remove_unfinished(self.directory, self.records)
         forget_after(self.records, module.step if module.step > 0 else -1)
         self._metrics_file = MetricsFile(self.directory / "metrics.csv", self._last_recorded_step(module))
         if module.step > 0:
             self._static = read_arrays(self.records / STATIC)
+            for step in recorded_steps(self.records):  # refuse a damaged one now, not when the run is done
+                read_arrays(part_path(self.records, step))
             return
         self._static = self._static_arrays(module)
         write_arrays(self.records / STATIC, self._static)
         self._record(trainer, module)
+        self._keep_checkpoint(module)
         self._save(trainer)
 
     def on_train_batch_end(
@@ -101,6 +106,7 @@ class Recorder(pl.Callback):
         finished = module.step == module.total_steps
         if module.step % self.settings.every == 0 or finished:
             self._record(trainer, module)
+        self._keep_checkpoint(module)
         if module.step % self.settings.save_every == 0 or finished:
             self._save(trainer)
         if self._stop_requested() and not finished:
@@ -157,7 +163,10 @@ class Recorder(pl.Callback):
         arrays["effective_step"] = np.array(module.effective_step)
         arrays |= _prefixed("weights", self._sampled_weights(module))
         probes = {name[7:]: value for name, value in self._static.items() if name.startswith("probes/")}
-        arrays |= _prefixed("outputs", module.objective.observe(probes))
+        outputs = module.objective.observe(probes)
+        if any(np.isnan(values).any() for values in outputs.values()):
+            raise RunFailed(f"step {module.step}: the policy's outputs are not finite; {LOWER_THE_RATE}")
+        arrays |= _prefixed("outputs", outputs)
         if module.optimizer_settings.momentum > 0:
             arrays |= _prefixed("outputs_momentum_free", self._observe_momentum_free(module, probes))
         if self.settings.evaluate:
@@ -170,9 +179,12 @@ class Recorder(pl.Callback):
         write_arrays(part_path(self.records, module.step), arrays)
         self._metrics_file.append(self._metric_rows)
         self._log(trainer)
-        if self.settings.checkpoint_every and module.step % self.settings.checkpoint_every == 0:
-            write_checkpoint(self.directory, module.step, module.objective, self.settings.keep_last)
         self._metric_rows, self._update_rows = [], []
+
+    def _keep_checkpoint(self, module: LabModule) -> None:
+        every = self.settings.checkpoint_every
+        if every is not None and module.step % every == 0:
+            write_checkpoint(self.directory, module.step, module.objective, self.settings.keep_last)
 
     def _sampled_weights(self, module: LabModule) -> dict[str, np.ndarray]:
         collected: dict[str, list[np.ndarray]] = {}

@@ -169,6 +169,17 @@ def test_the_first_update_is_the_plain_policy_gradient(
     assert batch.metrics["clip_ratio/region_mean"] == 0
 
 
+def test_the_first_update_takes_its_ratio_as_one_whatever_the_sampler_rounded(
+    start: Policy, batch: RolloutBatch
+) -> None:
+    reference = gradient(start, lab_loss(make(start), batch, 0))
+    rounded = copy.deepcopy(batch)
+    rounded.rollouts.log_probs += 1e-3
+    narrow = make(start, clip_low=1e-6, clip_high=1e-6)
+    assert relative(gradient(start, lab_loss(narrow, rounded, 0)), reference) < 1e-6
+    assert rounded.metrics["clip_ratio/region_mean"] == 0
+
+
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
 def test_a_later_update_clips_on_both_sides(start: Policy, batch: RolloutBatch, aggregation: str) -> None:
     moved = copy.deepcopy(start)
@@ -304,7 +315,7 @@ def test_the_metrics_are_those_of_the_completions(start: Policy, batch: RolloutB
     [
         ({"prompts": 0}, r"objective\.prompts: a step needs"),
         ({"rollouts": 1}, r"objective\.rollouts: a group of 1"),
-        ({"rollouts": 1, "advantage_scale": "none"}, r"objective\.rollouts: the advantage of a group of 1"),
+        ({"rollouts": 1, "advantage_scale": "none"}, r"objective\.rollouts: a group of 1"),
         ({"updates_per_step": 3}, r"objective\.updates_per_step: must divide prompts=4"),
         ({"advantage_scale": "sdt"}, r"objective\.advantage_scale: unknown 'sdt'; did you mean 'std'"),
         ({"advantage_epsilon": -1.0}, r"objective\.advantage_epsilon: must not be negative"),

@@ -119,7 +119,7 @@ def test_the_reported_cross_entropy_is_that_of_a_token_whatever_the_aggregation(
     batch = objective.collect(3, Draw(0))
     loss_of(objective, batch)
     rows = token_losses(policy, objective, 3)
-    assert batch.metrics["cross_entropy"] == pytest.approx(float(torch.cat(rows).mean()), rel=1e-6)
+    assert batch.metrics["cross_entropy"] == pytest.approx(torch.cat(rows).mean().item(), rel=1e-6)
     assert batch.metrics["completions/mean_length"] == pytest.approx(np.mean([len(row) for row in rows]))
 
 
@@ -146,7 +146,7 @@ def test_sign_noise_weights_each_tokens_loss(policy: Policy) -> None:
             seen.add(round(weight, 5))
             expected += weight * value / total
     assert seen == {1.4, -0.2}
-    assert float(loss_of(objective, batch)) == pytest.approx(expected, rel=1e-6)
+    assert loss_of(objective, batch).item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_padding_has_no_weight(policy: Policy) -> None:
@@ -176,7 +176,7 @@ def projections(policy: Policy, a: float, b: float, direction: Tensor, steps: in
     """The gradient of each of many steps along a fixed direction."""
     objective = make(policy, sign_noise=noise(a, b))
     values = [
-        float(gradient(policy, loss_of(objective, objective.collect(step, Draw(7)))) @ direction)
+        (gradient(policy, loss_of(objective, objective.collect(step, Draw(7)))) @ direction).item()
         for step in range(steps)
     ]
     return np.array(values)

@@ -226,6 +226,13 @@ def test_a_uniform_picks_the_cell_it_lies_in(uniform: float, token: int) -> None
     assert int(tokens) == token
 
 
+@pytest.mark.parametrize("uniform", [0.0, 0.5])
+def test_a_token_without_probability_is_never_sampled_on_the_edge_of_its_cell(uniform: float) -> None:
+    logits = torch.tensor([[-math.inf, 0.0, -math.inf, 0.0]])  # cumulative 0, 1/2, 1/2, 1: exact in binary
+    tokens, _, _ = sample_tokens(logits, torch.tensor([uniform], dtype=torch.float64), 1.0)
+    assert int(tokens) == (1 if uniform < 0.5 else 3)
+
+
 @pytest.mark.parametrize(
     ("probabilities", "entropy"),
     [([0.25] * 4, math.log(4)), ([0.5, 0.5, 0.0, 0.0], math.log(2)), ([1.0, 0.0, 0.0, 0.0], 0.0)],

@@ -1,0 +1,281 @@
+"""Seconds of one GRPO step of the built-in language model, beside TRL's GRPOTrainer.
+
+Three processes live as long as the benchmark: ours with the recorder off, TRL's, and ours with the default
+recorder, progress bar and logger. In each round every one of them does a block of steps, one after the other,
+and each round starts with the next process, so that a machine that slows down slows all of them. The ratio is
+the median over rounds of the ratio within a round.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from lab.bench.intervals import MedianInterval, median_interval
+from lab.bench.machine import machine
+from lab.bench.peers import peer_python
+from lab.bench.settings import BenchSettings
+from lab.bench.worker import Worker
+from lab.composition import compose
+from lab.draw import Draw
+from lab.files import write_json
+from lab.objectives.settings import RLVRSettings
+from lab.optimizers import AdamWSettings
+from lab.runs import Run
+from lab.training import TrainSettings, build_train_settings
+
+LAB, TRL, RECORDED = "lab", "trl", "lab_recorded"
+Answers = dict[str, list[dict[str, Any]]]
+
+_HERE = Path(__file__).resolve().parent
+
+
+def run(settings: BenchSettings, held: Run, seed: int, threads: int) -> dict[str, Any]:
+    """Measure and return the summary.
+
+    Raises:
+        BadInput: the peers' environment is missing.
+        RunFailed: a worker died.
+    """
+    python = peer_python(settings.peers, settings.install_peers)
+    config = training_config(settings, seed)
+    commands = prepare(settings, config, held.path, threads, python)
+    answers: Answers = {name: [] for name in commands}
+    with ExitStack() as stack, _progress() as progress:
+        task = progress.add_task("starting and warming up", total=settings.blocks + 1)
+        workers = {
+            name: stack.enter_context(Worker(name, command, environment, held.path / f"{name}.log"))
+            for name, (command, environment) in commands.items()
+        }
+        ready = {name: worker.wait_ready() for name, worker in workers.items()}
+        for block in range(settings.blocks):
+            progress.update(task, description="measuring", completed=block)
+            for name in turns(list(workers), block):
+                answers[name].append(workers[name].ask("go", settings.steps_per_block))
+        progress.update(task, description="profiling", completed=settings.blocks)
+        phases = workers[LAB].ask("phases", settings.profile_steps)
+        operators = workers[LAB].ask("operators", settings.profile_steps)["operators"]
+    return {
+        "what": settings.what,
+        **compare(answers),
+        "floor": floor(answers, phases),
+        "phases_cpu_ms": breakdown(phases),
+        "operators": operators,
+        "settings": {
+            "policy": "tiny",
+            "task": "addition",
+            "prompts": settings.prompts,
+            "rollouts": settings.rollouts,
+            "max_new_tokens": settings.max_new_tokens,
+            "learning_rate": settings.learning_rate,
+            "blocks": settings.blocks,
+            "steps_per_block": settings.steps_per_block,
+            "warmup": settings.warmup,
+            "threads": threads,
+            "seed": seed,
+        },
+        "machine": machine(),
+        "versions": {LAB: ready[LAB]["versions"], TRL: ready[TRL]["versions"]},
+    }
+
+
+def turns(names: Sequence[str], block: int) -> list[str]:
+    """Return the order of the workers in a round: each round starts with the next one."""
+    first = block % len(names)
+    return [*names[first:], *names[:first]]
+
+
+def training_config(settings: BenchSettings, seed: int) -> dict[str, Any]:
+    """Return the resolved configuration of our runs; what TRL has to share is said outright."""
+    from omegaconf import OmegaConf
+
+    steps = settings.measured_steps + 2 * settings.profile_steps
+    config = compose(
+        "train",
+        [
+            *("policy=tiny", "task=addition", "objective=rlvr", "optimizer=adamw", "trainer=cpu"),
+            f"steps={steps + 1}",  # one more than is asked for, so that no run ends by itself
+            f"seed={seed}",
+            f"objective.prompts={settings.prompts}",
+            f"objective.rollouts={settings.rollouts}",
+            "objective.updates_per_step=1",
+            "objective.aggregation=sequence_mean",
+            "objective.advantage_scale=unbiased_std",  # TRL's
+            f"optimizer.learning_rate={settings.learning_rate}",
+            "optimizer.schedule.name=constant",
+            "optimizer.schedule.warmup_updates=0",
+            "optimizer.clip_norm=1.0",
+            f"generation.max_new_tokens={settings.max_new_tokens}",
+            "generation.temperature=1.0",
+        ],
+    )
+    node: Any = OmegaConf.to_container(config, resolve=True)
+    groups = {key: node[key] for key in TrainSettings.__dataclass_fields__}
+    return groups
+
+
+def prepare(
+    settings: BenchSettings, config: dict[str, Any], directory: Path, threads: int, python: Path
+) -> dict[str, tuple[list[str], dict[str, str]]]:
+    """Write what each worker is given and return its command and environment, by name."""
+    from lab.policies.tiny import ASSETS
+
+    train = build_train_settings(config)
+    work = directory.absolute() / "workers"
+    shared = {"warmup": settings.warmup, "threads": threads}
+    commands = {}
+    for name in (LAB, TRL, RECORDED):
+        own = work / name
+        own.mkdir(parents=True, exist_ok=True)
+        if name == TRL:
+            given = {**shared, **peer_spec(train, settings), "model": str(ASSETS), "directory": str(own)}
+            command = [str(python), "-I", str(_HERE / "trl_worker.py")]
+        else:
+            given = {**shared, "config": config, "recorder": name == RECORDED, "directory": str(own)}
+            command = [sys.executable, "-m", "lab.bench.lab_worker"]
+        write_json(work / f"{name}.json", given)
+        commands[name] = ([*command, str(work / f"{name}.json")], _environment(threads, ours=name != TRL))
+    return commands
+
+
+def peer_spec(train: TrainSettings, settings: BenchSettings) -> dict[str, Any]:
+    """Return what TRL needs to do the same: the problems of every step in our order, and the same optimiser."""
+    objective, optimizer = train.objective, train.optimizer
+    assert isinstance(objective, RLVRSettings) and isinstance(optimizer, AdamWSettings)
+    draw = Draw(train.seed)
+    problems = [
+        [problem.prompt, problem.answer]
+        for step in range(train.steps)
+        for problem in train.task.draw("train", objective.prompts, draw.generator("problem", step))
+    ]
+    return {
+        "problems": problems,
+        "steps": train.steps,
+        "seed": train.seed,
+        "prompts": objective.prompts,
+        "rollouts": objective.rollouts,
+        "clip_low": objective.clip_low,
+        "clip_high": objective.clip_high,
+        "max_new_tokens": train.generation.max_new_tokens,
+        "temperature": train.generation.temperature,
+        "optimizer": {
+            "learning_rate": optimizer.learning_rate,
+            "beta1": optimizer.beta1,
+            "beta2": optimizer.beta2,
+            "epsilon": optimizer.epsilon,
+            "weight_decay": optimizer.weight_decay,
+            "clip_norm": optimizer.clip_norm,
+        },
+    }
+
+
+def compare(answers: Answers) -> dict[str, Any]:
+    """Return times, ratios and what shows that the sides did the same work."""
+    each = {name: [_per_step(answer, "wall") for answer in blocks] for name, blocks in answers.items()}
+    cpu = {name: [_per_step(answer, "cpu") for answer in blocks] for name, blocks in answers.items()}
+    return {
+        "seconds_per_step": {name: median(values) for name, values in each.items()},
+        "cpu_seconds_per_step": {name: median(values) for name, values in cpu.items()},
+        "ratio": _plain(_ratio(each[LAB], each[TRL])),
+        "ratio_recorded": _plain(_ratio(each[RECORDED], each[TRL])),
+        "ratio_cpu": _plain(_ratio(cpu[LAB], cpu[TRL])),
+        "ratio_recorded_cpu": _plain(_ratio(cpu[RECORDED], cpu[TRL])),
+        "same_work": {name: _work(blocks) for name, blocks in answers.items()},
+        "seconds_per_step_of_each_block": each,
+    }
+
+
+def floor(answers: Answers, phases: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the least operations of a step, the machine's rate, and our time as a multiple of their quotient.
+
+    The rate is that of the best moment, so the multiple of our CPU time is the fairer one on a busy machine.
+    """
+    wall, cpu = (median(_per_step(answer, clock) for answer in answers[LAB]) for clock in ("wall", "cpu"))
+    rate = phases["matrix_flops_per_second"]
+    needed, unshared = sum(phases["flops"].values()), sum(phases["flops_unshared"].values())
+    return {
+        "flops": phases["flops"],
+        "flops_total": needed,
+        "flops_total_without_sharing": unshared,
+        "shape": phases["shape"],
+        "matrix_flops_per_second": rate,
+        "matrix_flops_per_second_model_shapes": phases["matrix_flops_per_second_model_shapes"],
+        "seconds": needed / rate,
+        "seconds_without_sharing": unshared / rate,
+        "lab_over_floor": wall / (needed / rate),
+        "lab_cpu_over_floor": cpu / (needed / rate),
+        "lab_cpu_over_floor_without_sharing": cpu / (unshared / rate),
+    }
+
+
+def breakdown(phases: Mapping[str, Any]) -> dict[str, float]:
+    """Return CPU milliseconds of each phase of our step; what no phase holds is the trainer around it."""
+    parts = {name: 1e3 * seconds for name, seconds in phases["phases"].items()}
+    parts["Lightning and loader"] = 1e3 * _per_step(phases, "cpu") - sum(parts.values())
+    return parts
+
+
+def _per_step(answer: Mapping[str, Any], clock: str) -> float:
+    return float(answer[clock]) / int(answer["steps"])
+
+
+def _ratio(ours: Sequence[float], theirs: Sequence[float]) -> MedianInterval:
+    return median_interval([a / b for a, b in zip(ours, theirs, strict=True)])
+
+
+def _plain(interval: MedianInterval) -> dict[str, float | None]:
+    return {
+        "median": interval.median,
+        "low": interval.low,
+        "high": interval.high,
+        "coverage": interval.coverage,
+    }
+
+
+def _work(blocks: list[dict[str, Any]]) -> dict[str, float]:
+    lengths = [block["length"] for block in blocks]
+    return {
+        "reward_first_block": blocks[0]["reward"],
+        "reward_last_block": blocks[-1]["reward"],
+        "reward_mean": sum(block["reward"] for block in blocks) / len(blocks),
+        "completion_tokens_mean": sum(lengths) / len(lengths),
+    }
+
+
+def _environment(threads: int, ours: bool) -> dict[str, str]:
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_OFFLINE": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }
+    if ours:
+        spec = find_spec("lab")
+        assert spec is not None and spec.submodule_search_locations
+        root = str(Path(next(iter(spec.submodule_search_locations))).parent)
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    return environment
+
+
+def _progress() -> Progress:
+    console = Console(stderr=True)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )

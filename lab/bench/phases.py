@@ -1,0 +1,64 @@
+"""Where the time of a step goes: timers put around calls, each phase without those inside it.
+
+Processor time, not the clock on the wall: on a busy machine the latter says how busy it is.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator
+from inspect import isgenerator
+from typing import Any
+
+
+class PhaseTimer:
+    """Time calls by phase; the phases add up to the outermost calls.
+
+    Attributes:
+        seconds: processor time by phase, the phases called from within left out.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._inner: list[float] = []
+        self._replaced: list[tuple[Any, str, bool, Any]] = []
+
+    def watch(self, owner: Any, attribute: str, phase: str) -> None:
+        """Time every call of `owner.attribute` until `release`; a generator is timed while it works."""
+        here = attribute in vars(owner)
+        original = getattr(owner, attribute)
+        self._replaced.append((owner, attribute, here, original))
+
+        def timed(*arguments: Any, **keywords: Any) -> Any:
+            result = self._call(phase, lambda: original(*arguments, **keywords))
+            return self._resumed(phase, result) if isgenerator(result) else result
+
+        setattr(owner, attribute, timed)
+
+    def release(self) -> None:
+        """Put back what was there."""
+        for owner, attribute, here, original in reversed(self._replaced):
+            if here:
+                setattr(owner, attribute, original)
+            else:
+                delattr(owner, attribute)
+        self._replaced = []
+
+    def _resumed(self, phase: str, generator: Generator[Any, None, None]) -> Generator[Any, None, None]:
+        ended = object()
+        while True:
+            item = self._call(phase, lambda: next(generator, ended))
+            if item is ended:
+                return
+            yield item
+
+    def _call(self, phase: str, call: Callable[[], Any]) -> Any:
+        self._inner.append(0.0)
+        started = time.process_time()
+        try:
+            return call()
+        finally:
+            spent = time.process_time() - started
+            self.seconds[phase] = self.seconds.get(phase, 0.0) + spent - self._inner.pop()
+            if self._inner:
+                self._inner[-1] += spent
