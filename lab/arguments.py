@@ -14,7 +14,7 @@ from pathlib import Path
 from lab.errors import BadInput
 from lab.settings import suggest
 
-PATH_KEYS = ("runs_dir", "checkpoints", "base", "run", "schedule", "resume", "policy.path", "output")
+PATH_KEYS = ("runs_dir", "checkpoints", "base", "run", "schedule", "resume", "policy.path", "output", "peers")
 NAME_KEYS = ("name", "only")
 
 _PLAIN_FLAGS = {"-h": "--help", "-r": "--run", "-m": "--multirun"}

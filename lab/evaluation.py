@@ -56,11 +56,14 @@ def pass_rate_interval(correct: np.ndarray, level: float = 0.95) -> np.ndarray:
         level: confidence level.
 
     Returns:
-        [...]; NaN with fewer than two problems.
+        [...]; NaN with fewer than two problems of which something was judged.
     """
-    rates = np.nanmean(correct, axis=-1)
-    count = rates.shape[-1]
-    if count < 2:
-        return np.full(rates.shape[:-1], np.nan)
-    error = np.nanstd(rates, axis=-1, ddof=1) / np.sqrt(count)
-    return np.asarray(student.ppf(0.5 + level / 2, count - 1) * error)
+    judged = np.isfinite(correct).sum(-1)
+    known = judged > 0
+    count = known.sum(-1)
+    rates = np.nansum(correct, -1) / np.maximum(judged, 1)
+    mean = rates.sum(-1, keepdims=True) / np.maximum(count, 1)[..., None]
+    squares = np.where(known, (rates - mean) ** 2, 0.0).sum(-1)
+    freedom = np.maximum(count - 1, 1)
+    half = student.ppf(0.5 + level / 2, freedom) * np.sqrt(squares / freedom / np.maximum(count, 1))
+    return np.where(count < 2, np.nan, half)

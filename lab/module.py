@@ -16,9 +16,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
+from lab.distributed import Shard
 from lab.draw import Draw
 from lab.errors import RunFailed
-from lab.objectives.objective import Objective
+from lab.objectives.objective import LOWER_THE_RATE, Objective
 from lab.optimizers import OptimizerSettings
 
 
@@ -88,6 +89,10 @@ class LabModule(pl.LightningModule):
             self._pending_optimizer_state = None
         return optimizer
 
+    def on_fit_start(self) -> None:
+        """Learn which of the run's processes this is."""
+        self.objective.shard = Shard(self.global_rank, self.trainer.world_size)
+
     def train_dataloader(self) -> DataLoader:
         """One item for each step that is left; what a step does follows from `self.step`."""
         return DataLoader(range(self.step, self.total_steps), batch_size=None)  # type: ignore[arg-type]
@@ -119,15 +124,19 @@ class LabModule(pl.LightningModule):
         optimizer.zero_grad(set_to_none=False)
         total = 0.0
         for loss in self.objective.losses(collected, update):
-            value = float(loss.detach())
-            if not _finite(value):
-                raise RunFailed(f"step {self.step}: the loss is {value}; {LOWER_THE_RATE}")
-            total += value
-            self.manual_backward(loss)
+            total += float(loss.detach())
+            if self.objective.shard.world == 1:
+                self.manual_backward(loss)
+            else:
+                loss.backward()  # Lightning's would average over the processes, one collective a micro-batch
+        (total,) = self.objective.shard.sum(total)
+        if not _finite(total):
+            raise RunFailed(f"step {self.step}: the loss is {total}; {LOWER_THE_RATE}")
         for parameter in parameters:
             # A step without signal still moves along its momentum, so its gradient is zero and not absent.
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
+        self.objective.shard.sum_gradients(parameters)
         observers = [callback for callback in self._callbacks() if isinstance(callback, UpdateObserver)]
         for observer in observers:
             observer.before_update(self)
@@ -178,9 +187,6 @@ class LabModule(pl.LightningModule):
         self.step, self.update = int(counters["step"]), int(counters["update"])
         self.effective_step = float(counters["effective_step"])
         self.learning_rate = float(counters["learning_rate"])
-
-
-LOWER_THE_RATE = "lower optimizer.learning_rate or set optimizer.clip_norm; the last good checkpoint is kept"
 
 
 def _finite(value: float) -> bool:

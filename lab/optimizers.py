@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from lab.linearity.momentum import pending_updates
-from lab.settings import build, choose, require
+from lab.settings import build, choose, option_name, require
 
 if TYPE_CHECKING:
     from torch import nn, optim
@@ -190,4 +190,4 @@ def build_optimizer_settings(node: Mapping[str, Any], key: str = "optimizer") ->
     Raises:
         BadInput: unknown optimiser, unknown key or impossible value, named by its full key.
     """
-    return build(choose(OPTIMIZERS, str(node.get("name")), f"{key}.name"), node, key)
+    return build(choose(OPTIMIZERS, option_name(node, key), f"{key}.name"), node, key)

@@ -73,7 +73,10 @@ class RunRecord:
 
 @dataclass
 class Run:
-    """A run directory that this process holds; use it as a context manager, or call `close`."""
+    """A run directory that this process holds; use it as a context manager, or call `close`.
+
+    Bad input that shows only when the run starts leaves no directory behind, unless it was there before.
+    """
 
     path: Path
     config: dict[str, Any]
@@ -128,7 +131,14 @@ class Run:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if isinstance(error, BadInput) and not self.resumed:
+            self._discard_if_empty()
         self.close()
+
+    def _discard_if_empty(self) -> None:
+        """Remove the directory if nothing was computed in it."""
+        if all(item.name in (_CONFIG, _LOCK) for item in self.path.iterdir()):
+            remove_tree(self.path)
 
 
 def open_run(settings: RunSettings, resolved_config: Mapping[str, Any], shared: bool = False) -> Run:

@@ -45,6 +45,28 @@ def suggest(word: str, known: Iterable[str]) -> str:
     return f"{hint}known: {', '.join(names) if names else '(none)'}"
 
 
+def whole_number(value: Any, key: str, least: int) -> int:
+    """Return `value`, or refuse what is no whole number of at least `least`.
+
+    Raises:
+        BadInput: the message names `key`.
+    """
+    if type(value) is not int or value < least:
+        raise BadInput(f"{key}: expected a whole number of at least {least}, got {value!r}")
+    return value
+
+
+def option_name(node: Any, key: str) -> str:
+    """Return the `name` in the group of keys `node`, which says what the other keys are about.
+
+    Raises:
+        BadInput: `node` is no group of keys.
+    """
+    if not isinstance(node, Mapping):
+        raise BadInput(f"{key}: expected a group of keys, got {node!r}")
+    return str(node.get("name"))
+
+
 def choose(registry: Mapping[str, T], name: str, key: str) -> T:
     """Return `registry[name]`, or refuse with the list of what exists.
 

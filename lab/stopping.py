@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from lab.errors import Interrupted
+
 
 class StopRequest:
     """Whether a signal has asked the run to stop after the present step."""
@@ -21,8 +23,9 @@ class StopRequest:
 
 @contextmanager
 def stop_after_step() -> Iterator[StopRequest]:
-    """Note SIGTERM and the first SIGINT instead of raising; a second Ctrl-C raises KeyboardInterrupt.
+    """Note SIGTERM and the first SIGINT instead of raising; a second Ctrl-C stops at once.
 
+    A request that came too late to be acted upon goes to the handler from before when the block ends.
     Outside the main thread no handler can be installed and nothing changes.
     """
     request = StopRequest()
@@ -32,7 +35,7 @@ def stop_after_step() -> Iterator[StopRequest]:
 
     def handle(number: int, frame: FrameType | None) -> None:
         if request.received is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt
+            raise Interrupted("stopped in the middle of a step")
         request.received = number
 
     previous = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -41,3 +44,5 @@ def stop_after_step() -> Iterator[StopRequest]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+    if request.received is not None:
+        signal.raise_signal(request.received)

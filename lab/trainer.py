@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from lab.errors import BadInput
-from lab.settings import build, choose, require
+from lab.settings import build, choose, option_name, require
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -26,13 +26,18 @@ class TrainerSettings:
     """Kind of device."""
     devices: int
     """Number of devices."""
-    strategy: str
-    """Lightning's strategy; `auto` is one process."""
+    strategy: Literal["auto", "ddp"]
+    """`auto` is one process; `ddp` one for each device, each with the whole model and its share of the prompts."""
     precision: str
     """Lightning's precision, such as 32-true or bf16-mixed."""
 
     def __post_init__(self) -> None:
         require(self.devices >= 1, "devices", f"must be at least 1, got {self.devices}")
+        require(
+            self.devices == 1 or self.strategy == "ddp",
+            "strategy",
+            f"{self.devices} devices need trainer.strategy=ddp",
+        )
 
 
 @dataclass(frozen=True)
@@ -102,7 +107,7 @@ def build_logger_settings(node: Mapping[str, Any], key: str = "logger") -> Logge
     Raises:
         BadInput: unknown logger, unknown key or impossible value, named by its full key.
     """
-    settings: LoggerSettings = build(choose(LOGGERS, str(node.get("name")), f"{key}.name"), node, key)
+    settings: LoggerSettings = build(choose(LOGGERS, option_name(node, key), f"{key}.name"), node, key)
     return settings
 
 
@@ -132,6 +137,7 @@ def build_trainer(
         strategy=settings.strategy,
         precision=settings.precision,  # type: ignore[arg-type]
         max_epochs=1,
+        use_distributed_sampler=False,  # every process goes through all steps
         logger=loggers or False,
         callbacks=callbacks,
         enable_checkpointing=False,

@@ -18,7 +18,7 @@ from lab.policies import PolicySettings, build_policy_settings, load_policy
 from lab.policies.settings import ScratchSettings
 from lab.process import peak_memory_mb
 from lab.runs import Run
-from lab.settings import build
+from lab.settings import build, whole_number
 from lab.tasks import Task, build_task
 from lab.trainer import LoggerSettings, TrainerSettings, build_logger_settings, build_trainer
 from lab.trajectory.settings import RecorderSettings
@@ -26,7 +26,9 @@ from lab.trajectory.settings import RecorderSettings
 if TYPE_CHECKING:
     import xarray as xr
 
+    from lab.module import LabModule
     from lab.objectives.objective import Objective
+    from lab.trajectory.recorder import Recorder
 
 _BYTES_PER_RECORD = 4 * 1024**2
 
@@ -65,25 +67,25 @@ GROUPS = (
 """Configuration groups that a training run reads, besides `seed`, `steps` and `twin`."""
 
 
-def build_train_settings(config: Mapping[str, Any]) -> TrainSettings:
+def build_train_settings(config: Mapping[str, Any], objective_key: str = "objective") -> TrainSettings:
     """Build and cross-check the settings of a run from its resolved configuration. No torch is needed.
+
+    Args:
+        config: the resolved configuration.
+        objective_key: what the person who wrote it calls the objective, for messages.
 
     Raises:
         BadInput: a key that no code reads, or an impossible value, named by its full key.
     """
-    if not isinstance(config["steps"], int) or config["steps"] < 1:
-        raise BadInput(f"steps: expected a whole number of at least 1, got {config['steps']!r}")
-    if not isinstance(config["seed"], int) or config["seed"] < 0:
-        raise BadInput(f"seed: expected a whole number of at least 0, got {config['seed']!r}")
     if not isinstance(config["twin"], bool):
         raise BadInput(f"twin: expected true or false, got {config['twin']!r}")
     settings = TrainSettings(
-        seed=config["seed"],
-        steps=config["steps"],
+        seed=whole_number(config["seed"], "seed", least=0),
+        steps=whole_number(config["steps"], "steps", least=1),
         twin=config["twin"],
         policy=build_policy_settings(config["policy"]),
         task=build_task(config["task"]),
-        objective=build_objective_settings(config["objective"]),
+        objective=build_objective_settings(config["objective"], objective_key),
         optimizer=build_optimizer_settings(config["optimizer"]),
         generation=build(GenerationSettings, config["generation"], "generation"),
         evaluation=build(EvaluationSettings, config["evaluation"], "evaluation"),
@@ -99,7 +101,21 @@ def build_train_settings(config: Mapping[str, Any]) -> TrainSettings:
                 f"generation.max_new_tokens: {settings.generation.max_new_tokens} does not fit policy.context="
                 f"{context}"
             )
+    _check_shares(settings)
     return as_twin(settings) if settings.twin else settings
+
+
+def _check_shares(settings: TrainSettings) -> None:
+    """Refuse a step that cannot be split evenly among its updates and processes."""
+    objective, devices = settings.objective, settings.trainer.devices
+    if isinstance(objective, RLVRSettings):
+        key, count, parts = "prompts", objective.prompts, objective.updates_per_step * devices
+    else:
+        key, count, parts = "examples", objective.examples, devices
+    if count % parts:
+        raise BadInput(
+            f"objective.{key}: {count} cannot be split evenly {parts} ways (updates x trainer.devices)"
+        )
 
 
 def as_twin(settings: TrainSettings) -> TrainSettings:
@@ -114,7 +130,7 @@ def as_twin(settings: TrainSettings) -> TrainSettings:
             raise BadInput(
                 "twin: needs objective.updates_per_step=1, clipping on a second update makes drift"
             )
-        twin: ObjectiveSettings = replace(objective, permute_advantages=True)
+        twin: ObjectiveSettings = replace(objective, permute_advantages=True, kl_coefficient=0.0)
     else:
         noise = replace(objective.sign_noise, signal_amplitude=0.0)
         if noise.noise_amplitude == 0:
@@ -157,38 +173,19 @@ def train(settings: TrainSettings, run: Run, title: str) -> dict[str, Any]:
         RunFailed: NaN or infinite loss; the last good checkpoint is kept.
         Interrupted: SIGTERM or Ctrl-C; saved, to be resumed.
     """
-    started = time.perf_counter()
-    records = settings.steps // settings.recorder.every + 2
-    require_free_space(run.path, records * _BYTES_PER_RECORD, "this run")
     import torch
-    from pytorch_lightning import seed_everything
 
-    from lab.draw import Draw
-    from lab.module import LabModule
-    from lab.progress import TrainingProgress
     from lab.provenance import provenance
-    from lab.stopping import stop_after_step
-    from lab.trajectory.recorder import RECORDS, RESUME, Recorder
+    from lab.ranks import other_ranks
+    from lab.trajectory.recorder import RECORDS
     from lab.trajectory.store import FILE_NAME, merge, write_store
 
-    seed_everything(settings.seed, verbose=False)
-    objective = build_objective(settings)
-    module = LabModule(objective, settings.optimizer, Draw(settings.seed), settings.steps)
-    with stop_after_step() as stop:
-        recorder = Recorder(settings.recorder, run.path, stop)
-        checkpoint = run.path / RESUME
-        if checkpoint.exists():
-            saved = _load_checkpoint(checkpoint)
-            module.restore(saved)
-            recorder.load_state_dict(saved["callbacks"][recorder.state_key])
-        if module.step < settings.steps:
-            trainer = build_trainer(
-                settings.trainer,
-                settings.logger.build(run.path, module.step),
-                [recorder, TrainingProgress(title, recorder)],
-                run.path,
-            )
-            trainer.fit(module)
+    started = time.perf_counter()
+    recorded = 1 + -(-settings.steps // settings.recorder.every)
+    require_free_space(run.path, (recorded + 1) * _BYTES_PER_RECORD, "this run")
+    with other_ranks(run, settings.trainer.devices):
+        module = fit(settings, run, title)
+    objective = module.objective
     attributes = {
         **provenance(),
         "config": run.config,
@@ -220,9 +217,44 @@ def train(settings: TrainSettings, run: Run, title: str) -> dict[str, Any]:
     return summary
 
 
+def fit(settings: TrainSettings, run: Run, title: str) -> LabModule:
+    """Train one run, or this process's share of it, recording into the run directory; see `train`.
+
+    Raises:
+        BadInput, RunFailed, Interrupted: see `train`.
+    """
+    from pytorch_lightning import seed_everything
+
+    from lab.draw import Draw
+    from lab.module import LabModule
+    from lab.progress import TrainingProgress
+    from lab.stopping import stop_after_step
+    from lab.trajectory.recorder import RESUME, Recorder
+
+    seed_everything(settings.seed, verbose=False)
+    objective = build_objective(settings)
+    draw = Draw(settings.seed)
+    objective.check(draw)
+    module = LabModule(objective, settings.optimizer, draw, settings.steps)
+    with stop_after_step() as stop:
+        recorder = Recorder(settings.recorder, run.path, stop)
+        checkpoint = run.path / RESUME
+        if checkpoint.exists():
+            _restore(module, recorder, checkpoint)
+        if module.step < settings.steps:
+            trainer = build_trainer(
+                settings.trainer,
+                settings.logger.build(run.path, module.step),
+                [recorder, TrainingProgress(title, recorder)],
+                run.path,
+            )
+            trainer.fit(module)
+    return module
+
+
 def estimate(settings: TrainSettings) -> dict[str, Any]:
     """Return what a run would do and need, without running it."""
-    records = settings.steps // settings.recorder.every + 2
+    recorded = 1 + -(-settings.steps // settings.recorder.every)
     rollouts = (
         settings.objective.prompts * settings.objective.rollouts
         if isinstance(settings.objective, RLVRSettings)
@@ -231,8 +263,8 @@ def estimate(settings: TrainSettings) -> dict[str, Any]:
     return {
         "steps": settings.steps,
         "rollouts": rollouts * settings.steps,
-        "recorded_points": records - 1,
-        "disk_mb_at_most": records * _BYTES_PER_RECORD / 1024**2,
+        "recorded_points": recorded,
+        "disk_mb_at_most": (recorded + 1) * _BYTES_PER_RECORD / 1024**2,
     }
 
 
@@ -244,19 +276,28 @@ def _pass_rates(tree: xr.DataTree) -> list[float]:
     return [float(value) for value in group(tree, "evaluation")["pass_rate"]]
 
 
-def _load_checkpoint(path: Path) -> dict[str, Any]:
+def _restore(module: LabModule, recorder: Recorder, path: Path) -> None:
     import pickle
 
     import torch
 
     try:
         saved: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
-    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError) as error:
+        module.restore(saved)
+        recorder.load_state_dict(saved["callbacks"][recorder.state_key])
+    except (
+        RuntimeError,
+        pickle.UnpicklingError,
+        EOFError,
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+    ) as error:
         line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise BadInput(
-            f"{path}: not a readable checkpoint ({line}); delete it to start the run anew"
+            f"{path}: not a checkpoint of this run ({line}); delete it to start the run anew"
         ) from error
-    return saved
 
 
 def _result_line(settings: TrainSettings, pass_rate: list[float]) -> str:

@@ -171,7 +171,8 @@ def test_phases_leave_out_what_is_inside_and_put_everything_back() -> None:
 
 
 def test_pace_counts_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    channel, begun = io.StringIO(), []
+    channel = io.StringIO()
+    begun: list[str] = []
     monkeypatch.setattr(sys, "stdin", io.StringIO("go 3\nphases 1\n"))
     pace = Pace(channel, 2, {"a": 1}, begun.append, lambda mode, steps: {"mode": mode})
     for _ in range(5):
@@ -243,10 +244,11 @@ def test_ratios_are_taken_within_a_round() -> None:
         "trl": [block(4 * each) for each in drift],
         "lab_recorded": [block(2 * each) for each in drift],
     }
-    found = grpo_step.compare(answers)
+    found = grpo_step.compare(answers, completions=8)
     assert found["ratio"] == {"median": 0.25, "low": 0.25, "high": 0.25, "coverage": 1 - 2 / 64}
     assert found["ratio_recorded"]["median"] == 0.5 and found["ratio_cpu"]["median"] == 0.25
     assert found["seconds_per_step"]["lab"] == 1.75
+    assert found["same_work"]["trl"]["completion_tokens_per_step"] == 32
 
 
 def profile_answer() -> dict[str, Any]:

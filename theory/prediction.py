@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import mpmath
 import numpy as np
 import sympy
 from numpy.typing import ArrayLike, NDArray
@@ -46,6 +47,30 @@ class Derivation:
     def latex(self) -> str:
         """The result in LaTeX, without surrounding dollar signs."""
         return str(sympy.latex(self.result))
+
+    def evaluate(self, parameters: dict[str, Any]) -> float:
+        """The derived result as a number, by mpmath: the independent check on `Law.predict`.
+
+        Symbols are matched by name and those absent from the result are ignored; finite sums and products
+        are written out; integrals are done numerically. NaN where the result is a
+        `Piecewise` that was not derived for these parameters.
+
+        Raises:
+            KeyError: the result holds a symbol that `parameters` lacks.
+        """
+        missing = {symbol.name for symbol in self.result.free_symbols} - parameters.keys()
+        if missing:
+            raise KeyError(f"the derived result also needs {', '.join(sorted(missing))}")
+        with mpmath.workdps(_DIGITS):
+            values = {
+                symbol: sympy.Integer(value)
+                if float(value).is_integer()
+                else sympy.Float(repr(float(value)), _DIGITS)
+                for symbol in self.result.free_symbols
+                for value in (parameters[symbol.name],)
+            }
+            number = _numeric(self.result.subs(values))
+        return float(number)
 
 
 @dataclass(frozen=True)
@@ -180,6 +205,77 @@ def covariance_matrix(argument: str, value: ArrayLike, *, definite: bool = True)
     if np.any(smallest < -1e-10 * scale[..., 0]):
         raise InvalidArgument(argument, "must be positive semi-definite")
     return matrix
+
+
+def identity(text: str, left: sympy.Expr, right: sympy.Expr) -> Step:
+    """The step `left = right`, once sympy has simplified their difference to zero.
+
+    Raises:
+        ArithmeticError: the difference does not simplify to zero: the derivation is wrong.
+    """
+    difference = left - right
+    # simplification may stop short of zero, or spoil a trigonometric sum: several forms are tried
+    for form in (sympy.expand, sympy.simplify, lambda e: sympy.simplify(e.rewrite(sympy.exp))):
+        if form(difference) == 0:
+            return Step(text, sympy.Eq(left, right, evaluate=False))
+    raise ArithmeticError(f"{text}: {left} is not {right}")
+
+
+_DIGITS = 60  # closed forms may cancel near the origin; mpmath hardly slows down with digits
+
+
+def _numeric(expression: sympy.Expr) -> mpmath.mpf:
+    """A sympy expression without free symbols as an mpmath number."""
+    return mpmath.re(_compile(sympy.sympify(expression), [])())
+
+
+def _compile(expression: sympy.Expr, arguments: list[sympy.Symbol]) -> Callable[..., Any]:
+    """An mpmath function of `arguments`; sums, products and integrals are evaluated, never expanded by sympy.
+
+    (Written out with exact sines and roots, they would send sympy's assumptions into factorisation.)
+    """
+    parts: dict[sympy.Expr, sympy.Dummy] = {}
+    walk = sympy.preorder_traversal(expression)
+    for node in walk:
+        if isinstance(node, (sympy.Sum, sympy.Product, sympy.Integral)):
+            parts.setdefault(node, sympy.Dummy("part"))
+            walk.skip()
+    evaluators = [_compile_part(part, arguments) for part in parts]
+    body = sympy.lambdify(
+        [*arguments, *parts.values()], sympy.N(expression.xreplace(parts), _DIGITS), "mpmath", cse=True
+    )
+    return lambda *values: body(*values, *(evaluate(*values) for evaluate in evaluators))
+
+
+def _compile_part(part: sympy.Expr, arguments: list[sympy.Symbol]) -> Callable[..., Any]:
+    (variable, low, high), *others = part.limits
+    if others:
+        raise NotImplementedError("only one-dimensional sums, products and integrals are evaluated")
+    if isinstance(part, sympy.Integral):
+        integrand = _compile(part.function, [*arguments, variable])
+        if (low, high) == (0, sympy.oo):
+            return lambda *values: _half_line(lambda x: integrand(*values, x))
+        ends = [_numeric(low), _numeric(high)]
+        return lambda *values: mpmath.quad(lambda x: integrand(*values, x), ends)
+    indices = range(int(_numeric(low)), int(_numeric(high)) + 1)
+    terms = [_compile(part.function.subs(variable, index), arguments) for index in indices]
+    combine = mpmath.fsum if isinstance(part, sympy.Sum) else mpmath.fprod
+    return lambda *values: combine(term(*values) for term in terms)
+
+
+def _half_line(integrand: Callable[[Any], Any]) -> mpmath.mpf:
+    """Integral from 0 to infinity of a function analytic near the half line: trapezoid in the logarithm."""
+    spacing = mpmath.mpf(1) / 4
+    total = mpmath.fsum(x * integrand(x) for k in range(-128, 0) for x in (mpmath.exp(spacing * k),))
+    quiet = 0
+    for k in range(320):
+        x = mpmath.exp(spacing * k)
+        term = x * integrand(x)
+        total += term
+        quiet = quiet + 1 if abs(term) < mpmath.mpf(10) ** -18 * abs(total) else 0
+        if quiet == 6:
+            break
+    return spacing * total
 
 
 def _checked(

@@ -30,6 +30,7 @@ from lab.draw import Draw
 from lab.files import write_json
 from lab.objectives.settings import RLVRSettings
 from lab.optimizers import AdamWSettings
+from lab.provenance import provenance
 from lab.runs import Run
 from lab.training import TrainSettings, build_train_settings
 
@@ -66,7 +67,7 @@ def run(settings: BenchSettings, held: Run, seed: int, threads: int) -> dict[str
         operators = workers[LAB].ask("operators", settings.profile_steps)["operators"]
     return {
         "what": settings.what,
-        **compare(answers),
+        **compare(answers, settings.prompts * settings.rollouts),
         "floor": floor(answers, phases),
         "phases_cpu_ms": breakdown(phases),
         "operators": operators,
@@ -83,6 +84,7 @@ def run(settings: BenchSettings, held: Run, seed: int, threads: int) -> dict[str
             "threads": threads,
             "seed": seed,
         },
+        **{key: value for key, value in provenance().items() if key != "packages"},
         "machine": machine(),
         "versions": {LAB: ready[LAB]["versions"], TRL: ready[TRL]["versions"]},
     }
@@ -178,8 +180,13 @@ def peer_spec(train: TrainSettings, settings: BenchSettings) -> dict[str, Any]:
     }
 
 
-def compare(answers: Answers) -> dict[str, Any]:
-    """Return times, ratios and what shows that the sides did the same work."""
+def compare(answers: Answers, completions: int) -> dict[str, Any]:
+    """Return times, ratios and what shows that the sides did the same work.
+
+    Args:
+        answers: of each worker, one for each block.
+        completions: sampled in a step.
+    """
     each = {name: [_per_step(answer, "wall") for answer in blocks] for name, blocks in answers.items()}
     cpu = {name: [_per_step(answer, "cpu") for answer in blocks] for name, blocks in answers.items()}
     return {
@@ -189,7 +196,7 @@ def compare(answers: Answers) -> dict[str, Any]:
         "ratio_recorded": _plain(_ratio(each[RECORDED], each[TRL])),
         "ratio_cpu": _plain(_ratio(cpu[LAB], cpu[TRL])),
         "ratio_recorded_cpu": _plain(_ratio(cpu[RECORDED], cpu[TRL])),
-        "same_work": {name: _work(blocks) for name, blocks in answers.items()},
+        "same_work": {name: _work(blocks, completions) for name, blocks in answers.items()},
         "seconds_per_step_of_each_block": each,
     }
 
@@ -241,13 +248,14 @@ def _plain(interval: MedianInterval) -> dict[str, float | None]:
     }
 
 
-def _work(blocks: list[dict[str, Any]]) -> dict[str, float]:
+def _work(blocks: list[dict[str, Any]], completions: int) -> dict[str, float]:
     lengths = [block["length"] for block in blocks]
     return {
         "reward_first_block": blocks[0]["reward"],
         "reward_last_block": blocks[-1]["reward"],
         "reward_mean": sum(block["reward"] for block in blocks) / len(blocks),
         "completion_tokens_mean": sum(lengths) / len(lengths),
+        "completion_tokens_per_step": completions * sum(lengths) / len(lengths),
     }
 
 

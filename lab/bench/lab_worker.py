@@ -106,9 +106,9 @@ class Measured(pl.Callback):
 
     def _floor(self) -> dict[str, Any]:
         """Count the operations of the steps just done, and measure what the machine could do."""
-        del self._module.objective.collect  # the instance's own, which kept the batches
-        policy = self._module.objective.policy  # type: ignore[union-attr]
-        architecture = Architecture.of(policy.model.config)
+        objective: Any = self._module.objective
+        del objective.collect  # the instance's own, which kept the batches
+        architecture = Architecture.of(objective.policy.model.config)
         shape = _shape(self._batches)
         width = architecture.width
         rows = round(shape.sampled[0])

@@ -6,7 +6,7 @@ Processor time, not the clock on the wall: on a busy machine the latter says how
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Iterator
 from inspect import isgenerator
 from typing import Any
 
@@ -31,7 +31,7 @@ class PhaseTimer:
 
         def timed(*arguments: Any, **keywords: Any) -> Any:
             result = self._call(phase, lambda: original(*arguments, **keywords))
-            return self._resumed(phase, result) if isgenerator(result) else result
+            return self._resumed(phase, iter(result)) if isgenerator(result) else result
 
         setattr(owner, attribute, timed)
 
@@ -44,10 +44,10 @@ class PhaseTimer:
                 delattr(owner, attribute)
         self._replaced = []
 
-    def _resumed(self, phase: str, generator: Generator[Any, None, None]) -> Generator[Any, None, None]:
+    def _resumed(self, phase: str, items: Iterator[Any]) -> Iterator[Any]:
         ended = object()
         while True:
-            item = self._call(phase, lambda: next(generator, ended))
+            item = self._call(phase, lambda: next(items, ended))
             if item is ended:
                 return
             yield item

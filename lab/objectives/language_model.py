@@ -41,6 +41,13 @@ class LanguageModelObjective(Objective):
     def trainable(self) -> dict[str, nn.Parameter]:
         return {name: value for name, value in self.policy.model.named_parameters() if value.requires_grad}
 
+    def check(self, draw: Draw) -> None:
+        """Look at prompts of both splits: characters without a token, room for completions."""
+        generator = draw.generator("check")
+        problems = [*self.task.draw("train", 32, generator), *self.task.draw("held_out", 32, generator)]
+        prompts = self.policy.encode([problem.prompt for problem in problems])
+        self.policy.check_context(prompts, self.generation.max_new_tokens)
+
     def sample(self, prompts: EncodedPrompts, uniforms: np.ndarray) -> Rollouts:
         """Sample completions at the training temperature; `uniforms` is float64 [row, token]."""
         return self.policy.sample(prompts, torch.from_numpy(uniforms), self.generation.temperature)
@@ -86,20 +93,22 @@ class LanguageModelObjective(Objective):
         self.policy.save(Path(directory))
 
 
-def token_weights(mask: Tensor, aggregation: Aggregation) -> Tensor:
+def token_weights(mask: Tensor, aggregation: Aggregation, rows: int, tokens: int) -> Tensor:
     """Return the weight of each token in a loss, so that the loss is the weighted sum over all tokens.
 
     Args:
-        mask: bool [row, position]: all completions of the update, those without signal included.
+        mask: bool [row, position]: some or all completions of the update.
         aggregation: `token_mean` 1 / all tokens; `sequence_mean` 1 / (rows x tokens of the row);
             `sequence_sum` 1 / rows.
+        rows: completions of the whole update, those without signal and those of other processes included.
+        tokens: tokens of the whole update, likewise.
 
     Returns:
         float32 [row, position], 0 where masked.
     """
     kept = mask.float()
     if aggregation == "token_mean":
-        return kept / kept.sum().clamp_min(1)
+        return kept / max(tokens, 1)
     if aggregation == "sequence_mean":
-        return kept / kept.sum(-1, keepdim=True).clamp_min(1) / len(kept)
-    return kept / len(kept)
+        return kept / kept.sum(-1, keepdim=True).clamp_min(1) / rows
+    return kept / rows

@@ -10,7 +10,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from lab.distributed import Shard
 from lab.draw import Draw
+
+LOWER_THE_RATE = "lower optimizer.learning_rate or set optimizer.clip_norm; the last good checkpoint is kept"
+"""What to do about numbers that are not finite."""
 
 
 @dataclass
@@ -28,10 +32,19 @@ class Objective(nn.Module, ABC):
     """
 
     updates_per_step: int = 1
+    shard: Shard = Shard()
+    """Which share of a step this process does; the module sets it where there are several."""
 
     @abstractmethod
     def trainable(self) -> dict[str, nn.Parameter]:
         """Return the trained parameters by canonical name, tied ones once."""
+
+    def check(self, draw: Draw) -> None:
+        """Refuse what a first look shows to be impossible, before anything is computed or written.
+
+        Raises:
+            BadInput: the parts do not fit each other.
+        """
 
     @abstractmethod
     def collect(self, step: int, draw: Draw) -> Any:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from lab.noise import RewardFlips, TokenSignNoise
 from lab.objectives.advantages import AdvantageScale
-from lab.settings import build, choose, require
+from lab.settings import build, choose, option_name, require
 
 Aggregation = Literal["token_mean", "sequence_mean", "sequence_sum"]
 
@@ -84,7 +84,10 @@ class RLVRSettings:
     micro_batch_prompts: int | None
     """Prompts handled at a time, null for all; changes memory, not the gradient."""
     skip_zero_signal: bool
-    """Leave completions with zero advantage out of the forward pass; the gradient is the same."""
+    """Leave completions with zero advantage out of the forward pass; the gradient is the same. Has no
+    effect with a KL term, to which every completion contributes."""
+    kl_coefficient: float
+    """Weight of the KL divergence from the starting policy; 0 for none."""
     permute_advantages: bool
     """Shuffle advantages within each group: pure noise. `twin=true` sets it."""
     flips: RewardFlips
@@ -110,6 +113,12 @@ class RLVRSettings:
             self.micro_batch_prompts is None or self.micro_batch_prompts >= 1,
             "micro_batch_prompts",
             "must be at least 1, or null",
+        )
+        require(self.kl_coefficient >= 0, "kl_coefficient", "must not be negative")
+        require(
+            not (self.permute_advantages and self.kl_coefficient > 0),
+            "kl_coefficient",
+            "a pure-noise twin has no KL term: it pulls back, which is drift",
         )
         require(
             not (self.permute_advantages and self.updates_per_step > 1),
@@ -156,6 +165,6 @@ def build_objective_settings(node: Mapping[str, Any], key: str = "objective") ->
     Raises:
         BadInput: unknown objective, unknown key or impossible value, named by its full key.
     """
-    settings_class, _ = choose(OBJECTIVES, str(node.get("name")), f"{key}.name")
+    settings_class, _ = choose(OBJECTIVES, option_name(node, key), f"{key}.name")
     settings: ObjectiveSettings = build(settings_class, node, key)
     return settings

@@ -28,6 +28,8 @@ class ExampleBatch(Batch):
     """bool [row, position]."""
     weights: Tensor
     """float32 [row, position], 0 where masked: aggregation times sign noise."""
+    all_tokens: int
+    """Answer tokens of the step, those of other processes included."""
 
 
 class SFT(LanguageModelObjective):
@@ -54,21 +56,29 @@ class SFT(LanguageModelObjective):
         super().__init__(policy, task, generation, evaluation, probes)
         self.settings = settings
 
+    def check(self, draw: Draw) -> None:
+        """See `LanguageModelObjective.check`; the answers have to fit as well."""
+        super().check(draw)
+        self.collect(0, draw)
+
     def collect(self, step: int, draw: Draw) -> ExampleBatch:
         problems = self.task.draw("train", self.settings.examples, draw.generator("problem", step))
-        prompts = self.policy.encode([problem.prompt for problem in problems])
+        own = self.shard.own(self.settings.examples)
+        prompts = self.policy.encode([problems[index].prompt for index in own])
         tokens, mask = self.policy.encode_completions([problem.answer for problem in problems])
         self._check_context(prompts, tokens)
         noise = self.settings.sign_noise.weights(tuple(tokens.shape), draw, step)
-        weights = token_weights(mask, self.settings.aggregation)
+        weights = token_weights(mask, self.settings.aggregation, len(mask), int(mask.sum()))
+        (prompt_tokens,) = self.shard.sum(float(prompts.mask.sum()))
         return ExampleBatch(
             prompts=prompts,
-            tokens=tokens,
-            mask=mask,
-            weights=weights * torch.from_numpy(noise).to(weights),
+            tokens=tokens[own],
+            mask=mask[own],
+            weights=(weights * torch.from_numpy(noise).to(weights))[own],
+            all_tokens=int(mask.sum()),
             metrics={
                 "completions/mean_length": float(mask.sum(-1).float().mean()),
-                "num_tokens": float(mask.sum() + prompts.mask.sum()),
+                "num_tokens": float(mask.sum()) + prompt_tokens,
             },
         )
 
@@ -94,4 +104,5 @@ class SFT(LanguageModelObjective):
             )
             correct += float(log_probs.detach().sum())
             yield -(log_probs * batch.weights[rows]).sum()
-        batch.metrics["cross_entropy"] = -correct / float(batch.mask.sum())
+        (correct,) = self.shard.sum(correct)
+        batch.metrics["cross_entropy"] = -correct / batch.all_tokens

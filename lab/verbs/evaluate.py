@@ -11,7 +11,7 @@ from lab.objectives.settings import EvaluationSettings, GenerationSettings
 from lab.policies import build_policy_settings
 from lab.process import peak_memory_mb, seconds_since_start
 from lab.runs import open_run
-from lab.settings import build
+from lab.settings import build, whole_number
 from lab.tasks import build_task
 from lab.verbs.train import RUN_KEYS, print_table, refuse_unread_keys, run_settings
 
@@ -25,6 +25,7 @@ def run(config: DictConfig) -> str:
     resolved: Any = OmegaConf.to_container(config, resolve=True)
     known = (*RUN_KEYS, "seed", "threads", "dry_run", "policy", "task", "generation", "evaluation", "k")
     refuse_unread_keys(resolved, known)
+    whole_number(resolved["seed"], "seed", least=0)
     policy_settings = build_policy_settings(resolved["policy"])
     task = build_task(resolved["task"])
     generation = build(GenerationSettings, resolved["generation"], "generation")

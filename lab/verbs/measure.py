@@ -10,7 +10,7 @@ from lab.errors import BadInput
 from lab.measure_settings import MeasureSettings
 from lab.process import peak_memory_mb, seconds_since_start
 from lab.runs import find_run, open_run
-from lab.settings import build
+from lab.settings import build, whole_number
 from lab.verbs.train import RUN_KEYS, print_table, refuse_unread_keys, run_settings
 
 
@@ -23,6 +23,7 @@ def run(config: DictConfig) -> str:
     resolved: Any = OmegaConf.to_container(config, resolve=True)
     refuse_unread_keys(resolved, (*RUN_KEYS, "seed", "threads", "dry_run", "run", "protocol", "flips"))
     how = build(MeasureSettings, {"protocol": resolved["protocol"], "flips": resolved["flips"]})
+    whole_number(resolved["seed"], "seed", least=0)
     if not resolved["run"]:
         raise BadInput("run: name the run to measure, run=experiment/name (`lab list` shows them)")
     source = find_run(resolved["runs_dir"], str(resolved["run"]))

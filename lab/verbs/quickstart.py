@@ -31,7 +31,10 @@ def run(config: DictConfig) -> str:
         "sft": {**shared, "objective": resolved["contrast"], "twin": False},
         "twin": {**shared, "twin": True},
     }
-    settings = {label: build_train_settings(node) for label, node in configs.items()}
+    settings = {
+        label: build_train_settings(node, "contrast" if label == "sft" else "objective")
+        for label, node in configs.items()
+    }
     how = build(MeasureSettings, {"protocol": resolved["protocol"], "flips": resolved["flips"]})
     if resolved["dry_run"]:
         for label, each in settings.items():

@@ -29,7 +29,9 @@ def test_refuses_and_names_the_argument(values, steps, field, words):
 
 
 @pytest.mark.parametrize(
-    "statistic", [r_squared, forecast_skill, split_half, lambda v, t: lag_cosine(v, t, [1])], ids=str
+    "statistic",
+    [r_squared, forecast_skill, split_half, lambda v, t: lag_cosine(v, t, [1])],
+    ids=["r_squared", "forecast_skill", "split_half", "lag_cosine"],
 )
 def test_every_statistic_needs_three_checkpoints(statistic):
     with pytest.raises(Invalid, match="at least 3 checkpoints"):

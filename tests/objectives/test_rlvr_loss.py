@@ -34,6 +34,7 @@ NODE: dict[str, Any] = {
     "aggregation": "sequence_mean",
     "micro_batch_prompts": None,
     "skip_zero_signal": True,
+    "kl_coefficient": 0.0,
     "permute_advantages": False,
     "flips": {"false_positive": 0.0, "false_negative": 0.0, "per": "rollout"},
 }
@@ -224,7 +225,10 @@ def test_a_micro_batch_larger_than_the_update_is_one_batch(start: Policy, batch:
 
 def test_a_step_without_any_signal_yields_no_loss(start: Policy, batch: RolloutBatch) -> None:
     silent = RolloutBatch(
-        prompts=batch.prompts, rollouts=batch.rollouts, advantages=torch.zeros_like(batch.advantages)
+        prompts=batch.prompts,
+        rollouts=batch.rollouts,
+        advantages=torch.zeros_like(batch.advantages),
+        lengths=batch.lengths,
     )
     assert list(make(start).losses(silent, 0)) == []
     losses = list(make(start, skip_zero_signal=False).losses(silent, 0))
@@ -335,3 +339,48 @@ def test_an_impossible_setting_is_refused_by_its_full_key(changes: dict[str, Any
 def test_the_flips_are_built_from_the_configuration() -> None:
     settings = build_objective_settings({**NODE, "flips": {**NODE["flips"], "false_positive": 0.25}})
     assert isinstance(settings, RLVRSettings) and settings.flips == RewardFlips(0.25, 0.0, "rollout")
+
+
+def full_log_probs(policy: Policy, batch: RolloutBatch, row: int, group: int) -> Tensor:
+    """Log-distributions [position, vocabulary] that one completion was, or would be, sampled from."""
+    prompt = batch.prompts.ids[row // group][batch.prompts.mask[row // group] == 1].tolist()
+    completion = batch.rollouts.tokens[row, : int(batch.rollouts.mask[row].sum())].tolist()
+    logits = policy.model(input_ids=torch.tensor([prompt + completion]), use_cache=False).logits[0]
+    return torch.log_softmax(logits[len(prompt) - 1 : -1] / TEMPERATURE, dim=-1)
+
+
+def test_the_kl_term_is_the_nonnegative_estimate_over_every_completion(
+    start: Policy, batch: RolloutBatch
+) -> None:
+    objective = make(copy.deepcopy(start), kl_coefficient=0.5)
+    perturb(objective.policy, 0.02, seed=9)
+    without = make(objective.policy)
+    rows = range(8)
+    expected = torch.zeros((), dtype=torch.float64)
+    total = count = 0.0
+    for row in rows:
+        length = int(batch.rollouts.mask[row].sum())
+        chosen = batch.rollouts.tokens[row, :length, None]
+        now = full_log_probs(objective.policy, batch, row, 4).gather(-1, chosen)[:, 0]
+        before = full_log_probs(start, batch, row, 4).gather(-1, chosen)[:, 0].detach()
+        estimate = (before - now).exp() - (before - now) - 1
+        expected = expected + 0.5 * estimate.mean() / len(rows)
+        total, count = total + float(estimate.detach().sum()), count + length
+    found = gradient(objective.policy, lab_loss(objective, batch, 0) - lab_loss(without, batch, 0))
+    torch.testing.assert_close(found, gradient(objective.policy, expected), rtol=2e-4, atol=1e-7)
+    assert batch.metrics["kl"] == pytest.approx(total / count, rel=1e-4)
+    assert total > 0
+
+
+def test_at_the_starting_policy_the_kl_term_and_its_gradient_vanish(
+    start: Policy, batch: RolloutBatch
+) -> None:
+    policy = copy.deepcopy(start)
+    difference = lab_loss(make(policy, kl_coefficient=1.0), batch, 0) - lab_loss(make(policy), batch, 0)
+    assert float(difference.detach()) == pytest.approx(0.0, abs=1e-6)
+    assert gradient(policy, difference).abs().max().item() < 1e-6
+
+
+def test_the_starting_policy_is_neither_trained_nor_saved(start: Policy) -> None:
+    plain_names = set(make(start).state_dict())
+    assert set(make(start, kl_coefficient=1.0).state_dict()) == plain_names

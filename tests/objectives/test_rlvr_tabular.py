@@ -98,6 +98,7 @@ def objective(probabilities: dict[str, list[float]], group: int, **changes: Any)
         "aggregation": "sequence_sum",
         "micro_batch_prompts": None,
         "skip_zero_signal": True,
+        "kl_coefficient": 0.0,
         "permute_advantages": False,
         "flips": RewardFlips(0.0, 0.0, "rollout"),
     }
