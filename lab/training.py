@@ -181,8 +181,6 @@ def train(settings: TrainSettings, run: Run, title: str) -> dict[str, Any]:
     from lab.trajectory.store import FILE_NAME, merge, write_store
 
     started = time.perf_counter()
-    recorded = 1 + -(-settings.steps // settings.recorder.every)
-    require_free_space(run.path, (recorded + 1) * _BYTES_PER_RECORD, "this run")
     with other_ranks(run, settings.trainer.devices):
         module = fit(settings, run, title)
     objective = module.objective
@@ -235,6 +233,7 @@ def fit(settings: TrainSettings, run: Run, title: str) -> LabModule:
     objective = build_objective(settings)
     draw = Draw(settings.seed)
     objective.check(draw)
+    _require_space(settings, objective, run)
     module = LabModule(objective, settings.optimizer, draw, settings.steps)
     with stop_after_step() as stop:
         recorder = Recorder(settings.recorder, run.path, stop)
@@ -252,9 +251,25 @@ def fit(settings: TrainSettings, run: Run, title: str) -> LabModule:
     return module
 
 
+def _recorded_points(settings: TrainSettings) -> int:
+    return 1 + -(-settings.steps // settings.recorder.every)
+
+
+def _require_space(settings: TrainSettings, objective: Objective, run: Run) -> None:
+    """Refuse a run whose records, full checkpoints and file to resume from would not fit on the disk."""
+    weights = sum(value.numel() * value.element_size() for value in objective.trainable().values())
+    every, keep = settings.recorder.checkpoint_every, settings.recorder.keep_last
+    checkpoints = settings.steps // every + 1 if every else 0
+    if keep is not None:
+        checkpoints = min(checkpoints, keep + 2)  # step 0, and the newest before the oldest goes
+    resume = 2 * 3 * weights  # weights and two moments, the new file beside the old one
+    needed = (_recorded_points(settings) + 1) * _BYTES_PER_RECORD + checkpoints * weights + resume
+    require_free_space(run.path, needed, "this run")
+
+
 def estimate(settings: TrainSettings) -> dict[str, Any]:
     """Return what a run would do and need, without running it."""
-    recorded = 1 + -(-settings.steps // settings.recorder.every)
+    recorded = _recorded_points(settings)
     rollouts = (
         settings.objective.prompts * settings.objective.rollouts
         if isinstance(settings.objective, RLVRSettings)

@@ -15,7 +15,7 @@ from lab.bench.registry import BENCHMARKS
 from lab.bench.settings import BenchSettings
 from lab.runs import open_run
 from lab.settings import build, choose
-from lab.verbs.train import RUN_KEYS, print_table, refuse_unread_keys, run_settings
+from lab.verbs.train import RUN_KEYS, is_dry_run, print_table, refuse_unread_keys, run_settings
 
 _KEYS = tuple(field.name for field in dataclasses.fields(BenchSettings))
 
@@ -31,7 +31,7 @@ def run(config: DictConfig) -> str:
     refuse_unread_keys(resolved, (*RUN_KEYS, *_KEYS, "seed", "threads", "dry_run"))
     settings = build(BenchSettings, {key: resolved[key] for key in _KEYS})
     target = choose(BENCHMARKS, settings.what, "what")
-    if resolved["dry_run"]:
+    if is_dry_run(resolved):
         print_table({"blocks": settings.blocks, "steps of each side": settings.measured_steps})
         return "dry run: nothing was computed"
     peer_python(settings.peers, settings.install_peers)  # before a run directory is made

@@ -13,7 +13,7 @@ from lab.process import peak_memory_mb, seconds_since_start
 from lab.runs import open_run
 from lab.settings import build, whole_number
 from lab.tasks import build_task
-from lab.verbs.train import RUN_KEYS, print_table, refuse_unread_keys, run_settings
+from lab.verbs.train import RUN_KEYS, is_dry_run, print_table, refuse_unread_keys, run_settings
 
 
 def run(config: DictConfig) -> str:
@@ -33,7 +33,7 @@ def run(config: DictConfig) -> str:
     for k in resolved["k"]:
         if not isinstance(k, int) or not 1 <= k <= evaluation.rollouts:
             raise BadInput(f"k: each must be 1 to evaluation.rollouts={evaluation.rollouts}, got {k!r}")
-    if resolved["dry_run"]:
+    if is_dry_run(resolved):
         print_table({"completions": evaluation.problems * evaluation.rollouts})
         return "dry run: nothing was computed"
     with open_run(run_settings(resolved, "evaluate"), resolved) as held:

@@ -11,7 +11,7 @@ from lab.measure_settings import MeasureSettings
 from lab.process import peak_memory_mb, seconds_since_start
 from lab.runs import find_run, open_run
 from lab.settings import build, whole_number
-from lab.verbs.train import RUN_KEYS, print_table, refuse_unread_keys, run_settings
+from lab.verbs.train import RUN_KEYS, is_dry_run, print_table, refuse_unread_keys, run_settings
 
 
 def run(config: DictConfig) -> str:
@@ -34,7 +34,7 @@ def run(config: DictConfig) -> str:
         hint = f"measure one of its parts: {', '.join(f'{source}/{name}' for name in children)}"
         raise BadInput(f"run: {source} has no {FILE_NAME}; {hint if children else 'it has not finished'}")
     store = open_store(source)
-    if resolved["dry_run"]:
+    if is_dry_run(resolved):
         print_table({str(name): size for name, size in group(store, "weights").sizes.items()})
         return "dry run: nothing was computed"
     with open_run(run_settings(resolved, "measure"), resolved) as held:

@@ -12,7 +12,7 @@ from lab.measure_settings import MeasureSettings
 from lab.runs import open_run
 from lab.settings import build
 from lab.training import GROUPS, build_train_settings, estimate
-from lab.verbs.train import RUN_KEYS, print_table, refuse_unread_keys, run_settings
+from lab.verbs.train import RUN_KEYS, is_dry_run, print_table, refuse_unread_keys, run_settings
 
 _SHARED = ("seed", "threads", "steps", *GROUPS)
 
@@ -36,7 +36,7 @@ def run(config: DictConfig) -> str:
         for label, node in configs.items()
     }
     how = build(MeasureSettings, {"protocol": resolved["protocol"], "flips": resolved["flips"]})
-    if resolved["dry_run"]:
+    if is_dry_run(resolved):
         for label, each in settings.items():
             print(label)
             print_table(estimate(each))

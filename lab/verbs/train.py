@@ -27,7 +27,7 @@ def run(config: DictConfig) -> str:
     resolved: Any = OmegaConf.to_container(config, resolve=True)
     refuse_unread_keys(resolved, KEYS)
     settings = build_train_settings(resolved)
-    if resolved["dry_run"]:
+    if is_dry_run(resolved):
         print_table(estimate(settings))
         return "dry run: nothing was computed"
     with open_run(run_settings(resolved, "train"), resolved) as held:
@@ -48,6 +48,14 @@ def refuse_unread_keys(resolved: dict[str, Any], known: tuple[str, ...]) -> None
     for key in resolved:
         if key not in known:
             raise BadInput(f"{key}: no code reads this key; {suggest(key, known)}")
+
+
+def is_dry_run(resolved: dict[str, Any]) -> bool:
+    """Return the key `dry_run`, or refuse what is neither true nor false."""
+    value = resolved["dry_run"]
+    if not isinstance(value, bool):
+        raise BadInput(f"dry_run: expected true or false, got {value!r}")
+    return value
 
 
 def print_table(rows: dict[str, Any]) -> None:
