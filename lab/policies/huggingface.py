@@ -20,10 +20,14 @@ def load(settings: HuggingFaceSettings, seed: int) -> Policy:
     Raises:
         BadInput: the directory holds no such model, or its tokenizer lacks what is needed.
     """
-    return load_directory(settings.path, settings.dtype, settings.chat_template)
+    return load_directory(
+        settings.path, settings.dtype, settings.chat_template, settings.gradient_checkpointing
+    )
 
 
-def load_directory(path: str, dtype: str, chat_template: bool) -> Policy:
+def load_directory(
+    path: str, dtype: str, chat_template: bool, gradient_checkpointing: bool = False
+) -> Policy:
     """Load model and tokenizer from a directory (or a hub name, where a network exists)."""
     directory = Path(path).expanduser()
     local = directory.exists() or path.startswith((".", "/", "~")) or path.count("/") > 1
@@ -51,7 +55,13 @@ def load_directory(path: str, dtype: str, chat_template: bool) -> Policy:
             f"policy.path: {where}: the weights lack {len(absent)} tensors that the config asks for, or have "
             f"them in another shape ({absent[0]}, ...); they would start at random"
         )
-    return Policy(model, tokenizer, source=where, chat_template=chat_template)
+    return Policy(
+        model,
+        tokenizer,
+        source=where,
+        chat_template=chat_template,
+        gradient_checkpointing=gradient_checkpointing,
+    )
 
 
 def _check_directory(directory: Path) -> None:

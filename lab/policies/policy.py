@@ -15,6 +15,7 @@ from lab.errors import BadInput
 from lab.policies.chosen_log_probs import chosen_log_probs
 from lab.policies.logit_source import ModelSource, positions
 from lab.policies.output_head import OutputHead
+from lab.policies.recomputation import recomputing
 from lab.policies.rollout import Rollouts, rollout
 
 transformers_logging.disable_progress_bar()
@@ -46,6 +47,7 @@ class Policy(nn.Module):
         tokenizer: its tokenizer, with an end and a padding token.
         source: where it came from, for messages and provenance.
         chat_template: put prompts through the tokenizer's chat template.
+        gradient_checkpointing: compute activations again in the backward pass instead of keeping them.
 
     Raises:
         BadInput: no end token, no padding token, or no chat template where one is asked for.
@@ -57,6 +59,7 @@ class Policy(nn.Module):
         tokenizer: PreTrainedTokenizerBase,
         source: str,
         chat_template: bool = False,
+        gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         if tokenizer.eos_token_id is None:
@@ -70,6 +73,7 @@ class Policy(nn.Module):
         self.tokenizer = tokenizer
         self.source = source
         self.chat_template = chat_template
+        self.gradient_checkpointing = gradient_checkpointing
         self.head = OutputHead(model)
         self.model.eval()
 
@@ -211,6 +215,20 @@ class Policy(nn.Module):
         Returns:
             float32 [row, position], nats; 0 where masked.
         """
+        recompute = self.gradient_checkpointing and torch.is_grad_enabled()
+        states = (self._states_recomputed if recompute else self._states)(prompts, owner, tokens)
+        if self.head.is_plain:
+            chosen = chosen_log_probs(states[mask], self.head.weight, tokens[mask], temperature)
+        else:
+            log_probs = torch.log_softmax(states[mask].float() / temperature, dim=-1)
+            chosen = log_probs.gather(-1, tokens[mask][:, None])[:, 0]
+        return chosen.new_zeros(mask.shape).masked_scatter(mask, chosen)
+
+    def _states(self, prompts: EncodedPrompts, owner: Tensor, tokens: Tensor) -> Tensor:
+        """Return what predicts each completion token, [row, position, ...], sharing the prompts' prefixes.
+
+        These are last hidden states where the head is a plain linear map, else logits.
+        """
         padded = bool((prompts.mask == 0).any())
         sliced = self.head.is_plain
         forward = self.model.base_model if sliced else self.model
@@ -237,12 +255,26 @@ class Policy(nn.Module):
             )
             rest = output.last_hidden_state if sliced else output.logits
             states = torch.cat([first, rest], dim=1)
-        if sliced:
-            chosen = chosen_log_probs(states[mask], self.head.weight, tokens[mask], temperature)
-        else:
-            log_probs = torch.log_softmax(states[mask].float() / temperature, dim=-1)
-            chosen = log_probs.gather(-1, tokens[mask][:, None])[:, 0]
-        return chosen.new_zeros(mask.shape).masked_scatter(mask, chosen)
+        return states
+
+    def _states_recomputed(self, prompts: EncodedPrompts, owner: Tensor, tokens: Tensor) -> Tensor:
+        """Return the same as `_states`, keeping only each layer's input and computing the rest again backward.
+
+        Layers that do so cannot share keys and values, so each row goes through with its own prompt.
+        """
+        sliced = self.head.is_plain
+        forward = self.model.base_model if sliced else self.model
+        ids = torch.cat([prompts.ids[owner], tokens[:, :-1]], dim=1)
+        mask = torch.cat([prompts.mask[owner], torch.ones_like(tokens[:, :-1])], dim=1)
+        with recomputing(self.model):
+            output = forward(
+                input_ids=ids,
+                attention_mask=mask if bool((mask == 0).any()) else None,
+                position_ids=positions(mask),
+                use_cache=False,
+            )
+        states = output.last_hidden_state if sliced else output.logits
+        return states[:, prompts.ids.shape[1] - 1 :]
 
     def save(self, directory: Path) -> None:
         """Write model and tokenizer as a Hugging Face directory (safetensors)."""

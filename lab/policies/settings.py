@@ -57,6 +57,8 @@ class HuggingFaceSettings:
     """Floating-point type in which the weights are held and trained."""
     chat_template: bool
     """Whether prompts go through the tokenizer's chat template."""
+    gradient_checkpointing: bool
+    """Compute activations again in the backward pass: less memory, more time."""
 
     def __post_init__(self) -> None:
         require(bool(self.path), "path", "give the directory of a Hugging Face model, policy.path=DIR")
@@ -72,6 +74,8 @@ class SmolLM2Settings:
     """Floating-point type in which the weights are held and trained."""
     chat_template: bool
     """Whether prompts go through the model's chat template."""
+    gradient_checkpointing: bool
+    """Compute activations again in the backward pass: less memory, more time."""
 
 
 POLICIES: dict[str, tuple[type, str]] = {

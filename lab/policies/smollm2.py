@@ -32,7 +32,9 @@ def load(settings: SmolLM2Settings, seed: int) -> Policy:
     directory = cache_directory()
     if not (directory / "config.json").is_file():
         convert(find_weights(), directory)
-    return load_directory(str(directory), settings.dtype, settings.chat_template)
+    return load_directory(
+        str(directory), settings.dtype, settings.chat_template, settings.gradient_checkpointing
+    )
 
 
 def cache_directory() -> Path:

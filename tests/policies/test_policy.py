@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from collections.abc import Callable
@@ -67,9 +68,19 @@ def policy(request: pytest.FixtureRequest) -> Policy:
     return make(request.param)
 
 
+HF_NODE = {"name": "hf", "dtype": "float32", "chat_template": False, "gradient_checkpointing": False}
+
+
 def load_hf(path: Path, **changes: Any) -> Policy:
     """policy=hf on a directory."""
-    node = {"name": "hf", "path": str(path), "dtype": "float32", "chat_template": False, **changes}
+    node = {
+        "name": "hf",
+        "path": str(path),
+        "dtype": "float32",
+        "chat_template": False,
+        "gradient_checkpointing": False,
+        **changes,
+    }
     return load_policy(build_policy_settings(node), seed=0)
 
 
@@ -282,7 +293,15 @@ def test_a_file_instead_of_a_directory_is_refused(tmp_path: Path) -> None:
 
 def test_no_path_at_all_is_refused_before_anything_is_loaded() -> None:
     with pytest.raises(BadInput, match=r"^policy\.path: give the directory"):
-        build_policy_settings({"name": "hf", "path": None, "dtype": "float32", "chat_template": False})
+        build_policy_settings(
+            {
+                "name": "hf",
+                "path": None,
+                "dtype": "float32",
+                "chat_template": False,
+                "gradient_checkpointing": False,
+            }
+        )
 
 
 @pytest.mark.parametrize("token", ["pad", "eos"])
@@ -343,3 +362,31 @@ def test_an_example_longer_than_the_context_is_refused(policy: Policy) -> None:
     objective = make_sft(policy, max_new_tokens=2, digits=6)  # 35 tokens, an answer of 7 and the end
     with pytest.raises(BadInput, match=r"context of 40"):
         objective.collect(0, Draw(0))
+
+
+def test_recomputed_activations_give_the_same_values_and_gradients(policy: Policy) -> None:
+    texts = ["1+2=", "max(3,45)="]
+    owner = torch.tensor([0, 0, 1])
+    tokens, mask = policy.encode_completions(["3", "12", "45"])
+    results = []
+    for recompute in (False, True):
+        other = copy.deepcopy(policy)
+        other.gradient_checkpointing = recompute
+        log_probs = other.completion_log_probs(other.encode(texts), owner, tokens, mask)
+        log_probs.sum().backward()
+        gradients = [value.grad for value in other.model.parameters() if value.grad is not None]
+        results.append([log_probs.detach(), *gradients])
+    assert len(results[0]) == len(results[1]) > 2
+    for kept, recomputed in zip(*results, strict=True):
+        torch.testing.assert_close(recomputed, kept, rtol=1e-4, atol=1e-6)
+
+
+def test_sampling_still_uses_its_cache_when_activations_are_recomputed(policy: Policy) -> None:
+    other = copy.deepcopy(policy)
+    other.gradient_checkpointing = True
+    prompts = other.encode(["1+2="])
+    other.completion_log_probs(prompts, torch.tensor([0]), *other.encode_completions(["3"])).sum().backward()
+    uniforms = torch.rand(4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    first, second = (each.sample(each.encode(["1+2="]), uniforms, 1.0) for each in (policy, other))
+    assert torch.equal(first.tokens, second.tokens)
+    torch.testing.assert_close(first.log_probs, second.log_probs)

@@ -11,7 +11,7 @@ from lab.policies import build_policy_settings, load_policy, smollm2
 from lab.policies.scratch import load as load_scratch
 from lab.policies.settings import ScratchSettings
 
-SETTINGS = {"name": "smollm2", "dtype": "float32", "chat_template": True}
+SETTINGS = {"name": "smollm2", "dtype": "float32", "chat_template": True, "gradient_checkpointing": False}
 
 
 def test_without_the_weights_package_the_message_gives_the_command(
