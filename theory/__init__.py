@@ -8,7 +8,13 @@ from types import MappingProxyType
 
 from theory.prediction import Prediction
 
-PREDICTION_MODULES: tuple[str, ...] = ()
+PREDICTION_MODULES: tuple[str, ...] = (
+    "grpo_drift",
+    "finite_group",
+    "reward_flips",
+    "gradient_noise",
+    "adam",
+)
 
 
 class _Registry(Mapping[str, Prediction]):

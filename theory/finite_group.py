@@ -189,6 +189,7 @@ def _derive_large_batch() -> Derivation:
     )
 
 
+@cache
 def _derive_zero_signal() -> Derivation:
     weight = sympy.binomial(_G, _RIGHT) * _P**_RIGHT * (1 - _P) ** (_G - _RIGHT)
     none_right, all_right = weight.subs(_RIGHT, 0), weight.subs(_RIGHT, _G)
@@ -202,7 +203,7 @@ def _derive_zero_signal() -> Derivation:
 def count_mean(
     pass_rate: NDArray[np.float64],
     rollouts: NDArray[np.int64],
-    statistic: Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]],
+    statistic: Callable[..., NDArray[np.float64]],
     *extra: NDArray[np.float64],
 ) -> NDArray[np.float64]:
     """E[statistic(k, G)] over k ~ Binomial(G, p), by summing over k.
@@ -347,7 +348,10 @@ def batch_std_coefficient(
     value = np.empty(arrays[0].shape)
     for cell in np.ndindex(value.shape):
         p, other, batch, group, small = (array[cell] for array in arrays)
-        rest = stats.binom.pmf(np.arange((batch - 1) * group + 1), (batch - 1) * group, other)
+        others = int((batch - 1) * group)
+        if (group - 1) * (others + 1) > _LARGEST_TABLE:
+            raise InvalidArgument("prompts", f"{batch} of {group} rollouts are too many counts to sum over")
+        rest = stats.binom.pmf(np.arange(others + 1), others, other)
         value[cell] = _batch_cell(float(p), int(group), rest, float(small))
     return value
 
@@ -460,7 +464,7 @@ PREDICTION = Prediction(
             _derive_large_group,
             std_factor_large_group,
             (
-                Point({"pass_rate": 0.5, "rollouts": 16}, 2e-4),
+                Point({"pass_rate": 0.5, "rollouts": 16}, 3e-4),
                 Point({"pass_rate": 0.5, "rollouts": 64}, 5e-6),
                 Point({"pass_rate": 0.2, "rollouts": 64}, 5e-5),
                 Point({"pass_rate": 0.9, "rollouts": 256}, 2e-5),

@@ -163,6 +163,7 @@ def _derive_within_large_group() -> Derivation:
     )
 
 
+@cache
 def _derive_total() -> Derivation:
     conditional = _BETWEEN + _WITHIN
     result = conditional / _B
@@ -224,11 +225,13 @@ def _derive_without_replacement() -> tuple[tuple[Step, ...], sympy.Expr, sympy.E
     return steps, variance, pair
 
 
+@cache
 def _derive_batch_variance() -> Derivation:
     steps, variance, _ = _derive_without_replacement()
     return Derivation(steps, variance)
 
 
+@cache
 def _derive_batch_correlation() -> Derivation:
     steps, variance, pair = _derive_without_replacement()
     result = sympy.factor(sympy.simplify(pair / variance))
@@ -256,12 +259,14 @@ def _derive_window() -> Derivation:
     )
 
 
+@cache
 def _derive_window_with_replacement() -> Derivation:
     total = _derive_total()
     result = _T * total.result
     return Derivation((*total.steps, Step("sum of T independent updates", result)), result)
 
 
+@cache
 def _derive_noise_scale() -> Derivation:
     total = _derive_total()
     batch = sympy.solve(sympy.Eq(total.result, _SIGNAL), _B)[0]
@@ -274,6 +279,7 @@ def _derive_noise_scale() -> Derivation:
     )
 
 
+@cache
 def _derive_squared_norm() -> Derivation:
     true, error = sympy.symbols("g e")
     product = sympy.Poly(sympy.expand((true + error) ** 2), true, error)
@@ -305,6 +311,7 @@ def _derive_two_batch(wanted: sympy.Symbol) -> Derivation:
     )
 
 
+@cache
 def _derive_signal_ratio() -> Derivation:
     scale = sympy.Symbol("noise_scale", positive=True)
     drift = _T**2 * _SIGNAL
@@ -462,7 +469,8 @@ def two_kinds_trace(
     trace = non_negative("score_trace", score_trace)
     means = [group_coefficient(p, rollouts, "std") * gap for p, gap in zip(rates, distances, strict=True)]
     within = [
-        within_trace(p, rollouts, np.abs(gap), trace, trace, "std") for p, gap in zip(rates, distances, strict=True)
+        within_trace(p, rollouts, np.abs(gap), trace, trace, "std")
+        for p, gap in zip(rates, distances, strict=True)
     ]
     return noise_trace((means[0] - means[1]) ** 2 / 4, (within[0] + within[1]) / 2, prompts)
 

@@ -115,6 +115,7 @@ def _geometric_means() -> tuple[tuple[Step, ...], dict[str, sympy.Expr]]:
     return steps, {"mean": mean, "inverse_length": inverse_length, "single": single, "longer": longer}
 
 
+@cache
 def _derive_mean_score() -> Derivation:
     steps, means = _geometric_means()
     slope = sympy.simplify(_STOP * (1 - _STOP) * sympy.diff(means["inverse_length"], _STOP))
@@ -123,6 +124,7 @@ def _derive_mean_score() -> Derivation:
     return Derivation((*steps, Step("the same as the gradient of E[1/L] in the stop logit", slope)), slope)
 
 
+@cache
 def _derive_length_share() -> Derivation:
     steps, means = _geometric_means()
     drift, rates = _derive_drift(), {_P: 1 - _STOP, _RIGHT: means["longer"], _WRONG: means["single"]}
@@ -175,11 +177,11 @@ def _derive_slope(constant: str) -> Derivation:
 @cache
 def _derive_right_slope() -> Derivation:
     gap = _derive_slope("right")
-    logarithm = sympy.Symbol("z", real=True)
-    own = 2 + gap.result  # |v_R - m|^2 = (1-p)^2 |gap|^2
-    result = sympy.diff(sympy.integrate(own, logarithm), logarithm)
+    failure, logarithm = sympy.symbols("y z", positive=True)
+    factor = sympy.diff(sympy.log((failure**2).subs(failure, sympy.exp(logarithm))), logarithm)
+    result = sympy.simplify(factor) + gap.result
     return Derivation(
-        (*gap.steps, Step("|v_R - m|^2 is (1-p)^2 times that: its slope is larger by two", own)), result
+        (*gap.steps, Step("|v_R - m|^2 is (1-p)^2 times that: its slope is larger by two", result)), result
     )
 
 

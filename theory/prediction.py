@@ -62,15 +62,15 @@ class Derivation:
         if missing:
             raise KeyError(f"the derived result also needs {', '.join(sorted(missing))}")
         with mpmath.workdps(_DIGITS):
-            values = {
-                symbol: sympy.Integer(value)
-                if float(value).is_integer()
-                else sympy.Float(repr(float(value)), _DIGITS)
-                for symbol in self.result.free_symbols
-                for value in (parameters[symbol.name],)
-            }
-            number = _numeric(self.result.subs(values))
-        return float(number)
+            whole, real = {}, {}
+            for symbol in self.result.free_symbols:
+                value = parameters[symbol.name]
+                if symbol.is_integer:
+                    whole[symbol] = sympy.Integer(value)
+                else:
+                    real[symbol] = mpmath.mpf(value)
+            function = _compile(_settled(self.result, whole), list(real))
+            return float(mpmath.re(function(*real.values())))
 
 
 @dataclass(frozen=True)
@@ -219,6 +219,16 @@ def identity(text: str, left: sympy.Expr, right: sympy.Expr) -> Step:
         if form(difference) == 0:
             return Step(text, sympy.Eq(left, right, evaluate=False))
     raise ArithmeticError(f"{text}: {left} is not {right}")
+
+
+def _settled(expression: sympy.Expr, whole: dict[sympy.Symbol, sympy.Integer]) -> sympy.Expr:
+    """With the whole numbers put in and each outermost `Piecewise` replaced by the branch they select."""
+    if isinstance(expression, sympy.Piecewise):
+        for branch, condition in expression.args:
+            if condition.xreplace(whole) == sympy.true:
+                return _settled(branch, whole)
+        return sympy.nan
+    return expression.xreplace(whole)
 
 
 _DIGITS = 60  # closed forms may cancel near the origin; mpmath hardly slows down with digits

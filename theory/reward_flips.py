@@ -3,10 +3,11 @@
 A right rollout is refused with probability nu (`false_negative`), a wrong one is paid with probability phi
 (`false_positive`). *Fresh* flips are drawn for every rollout: the noisy reward has pass rate
 p~ = p (1-nu) + (1-p) phi, and the noisy problem is again a problem of binary rewards, with its own mean scores
-of paid and unpaid rollouts. *Fixed* flips are drawn once for a prompt (one uniform number decides both errors,
-U < nu for a right and U < phi for a wrong rollout) and stay: they are a bias of the verifier, not noise. A prompt with U below both is inverted (scale -1), with U above
-both untouched (scale 1), in between all its rewards are equal (scale 0), whatever its pass rate; as inverting
-the rewards turns the gap and leaves every s_k as it is, this holds for finite groups and every scaling but `batch`.
+of paid and unpaid rollouts. *Fixed* flips are drawn once for a prompt (one uniform number U decides both errors,
+U < nu for a right and U < phi for a wrong rollout) and stay: they are a bias of the verifier, not noise. A prompt
+with U below both is inverted (scale -1), with U above both untouched (scale 1), in between all its rewards are
+equal (scale 0), whatever its pass rate; as inverting the rewards turns the gap and leaves every s_k as it is,
+this holds for finite groups and every scaling but `batch`.
 
 All scales are relative to the clean drift in an infinite group, sigma (v_R - v_W), unless a law says otherwise.
 """
@@ -67,6 +68,7 @@ def _noisy_scores() -> tuple[tuple[Step, ...], sympy.Expr, sympy.Expr]:
     return steps, rate, relative
 
 
+@cache
 def _derive_rate() -> Derivation:
     steps, rate, _ = _noisy_scores()
     return Derivation(steps[:1], rate)
@@ -155,12 +157,14 @@ def _fixed_moments() -> tuple[tuple[Step, ...], sympy.Expr, sympy.Expr]:
     return steps, mean, square
 
 
+@cache
 def _derive_fixed_mean() -> Derivation:
     steps, mean, _ = _fixed_moments()
     result = sympy.simplify(mean.rewrite(sympy.Piecewise))
     return Derivation((*steps, Step("mean over prompts", mean), Step("Min + Max is the sum", result)), result)
 
 
+@cache
 def _derive_fixed_spread() -> Derivation:
     steps, mean, square = _fixed_moments()
     result = sympy.sqrt(square - mean**2)
@@ -169,6 +173,7 @@ def _derive_fixed_spread() -> Derivation:
     )
 
 
+@cache
 def _derive_fixed_cosine() -> Derivation:
     steps, mean, square = _fixed_moments()
     result = mean / sympy.sqrt(square)
