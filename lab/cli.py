@@ -47,12 +47,14 @@ VERBS: dict[str, Verb] = {
         "quickstart",
     ),
     "train": Verb(
-        "one run from a configuration: verifiable rewards, supervised or synthetic",
+        "one run from a configuration: RL with verifiable rewards, or supervised",
         "lab.verbs.train:run",
         "train",
     ),
     "measure": Verb(
-        "linearity of a checkpoint series, against chance, with a verdict", "lab.verbs.measure:run", "measure"
+        "straightness and forecasts of a run, against chance, with a verdict",
+        "lab.verbs.measure:run",
+        "measure",
     ),
     "evaluate": Verb("avg@k and pass@k on a verifiable task", "lab.verbs.evaluate:run", "evaluate"),
     "list": Verb(
@@ -205,6 +207,8 @@ def _is_config_error(error: BaseException) -> bool:
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
+    if isinstance(error, ValueError) and "Config group override" in str(error):  # Hydra's, for group=null
+        return True
     return isinstance(error, (HydraException, OmegaConfBaseException, YAMLError))
 
 

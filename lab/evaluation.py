@@ -10,12 +10,16 @@ from lab.settings import require
 
 
 def average_at_k(correct: np.ndarray) -> float:
-    """Return the mean of all judged completions; NaN marks one that was not judged.
+    """Return the mean over problems of each one's pass rate; NaN marks a completion that was not judged.
+
+    Problems of which nothing was judged are left out; NaN if that leaves none.
 
     Args:
         correct: [problem, rollout], 0 or 1 or NaN.
     """
-    return float(np.nanmean(correct)) if np.isfinite(correct).any() else float("nan")
+    judged = np.isfinite(correct).sum(-1)
+    known = judged > 0
+    return float(np.mean(np.nansum(correct[known], -1) / judged[known])) if known.any() else float("nan")
 
 
 def pass_at_k(correct: np.ndarray, k: int) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import secrets
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ import yaml
 
 from lab.errors import BadInput
 from lab.files import plain, read_json, remove_tree, write_atomic, write_json
+from lab.settings import require
 
 SCHEMA_VERSION = 1
 RUN_CONTROL_KEYS = (
@@ -58,6 +60,14 @@ class RunSettings:
     clean: bool
     experiment: str
 
+    def __post_init__(self) -> None:
+        require(bool(self.runs_dir.strip()), "runs_dir", "must name a directory")
+        place = Path(self.runs_dir).absolute()
+        while not place.exists():
+            place = place.parent
+        require(place.is_dir(), "runs_dir", f"{place} is not a directory")
+        require(os.access(place, os.W_OK), "runs_dir", f"{place} cannot be written")
+
 
 @dataclass(frozen=True)
 class RunRecord:
@@ -75,13 +85,16 @@ class RunRecord:
 class Run:
     """A run directory that this process holds; use it as a context manager, or call `close`.
 
-    Bad input that shows only when the run starts leaves no directory behind, unless it was there before.
+    An error before anything was computed leaves no directory behind, and a run that this one was to replace
+    is put back.
     """
 
     path: Path
     config: dict[str, Any]
     resumed: bool
     _lock: IO[bytes] | None = field(default=None, repr=False)
+    replaced: Path | None = None
+    """Where the run lies that this one replaces, until this one has come to something."""
 
     @property
     def finished(self) -> bool:
@@ -131,14 +144,17 @@ class Run:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if isinstance(error, BadInput) and not self.resumed:
-            self._discard_if_empty()
+        if error is not None and not self.resumed and self._is_empty():
+            remove_tree(self.path)
+            if self.replaced is not None:
+                os.rename(self.replaced, self.path)
+        elif self.replaced is not None:
+            remove_tree(self.replaced)
         self.close()
 
-    def _discard_if_empty(self) -> None:
-        """Remove the directory if nothing was computed in it."""
-        if all(item.name in (_CONFIG, _LOCK) for item in self.path.iterdir()):
-            remove_tree(self.path)
+    def _is_empty(self) -> bool:
+        """Whether nothing was computed in the directory."""
+        return all(item.name in (_CONFIG, _LOCK) for item in self.path.iterdir())
 
 
 def open_run(settings: RunSettings, resolved_config: Mapping[str, Any], shared: bool = False) -> Run:
@@ -256,8 +272,11 @@ def _open_named(path: Path, settings: RunSettings, config: dict[str, Any], share
         raise BadInput(f"{path} exists and is not a run (it has no {_CONFIG}); choose another name")
     if settings.clean and is_run:
         with _acquire(path, shared=False):
-            remove_tree(path)
-        return _open_at(path, config, shared)
+            aside = path.with_name(f".{path.name}.{secrets.token_hex(6)}.replaced")
+            os.rename(path, aside)
+        run = _open_at(path, config, shared)
+        run.replaced = aside
+        return run
     if (path / _DONE).exists():
         raise BadInput(f"{path} is finished; choose another name, or clean=true to remove it and start anew")
     if is_run and settings.resume is False:

@@ -28,8 +28,8 @@ class TrainerSettings:
     """Number of devices."""
     strategy: Literal["auto", "ddp"]
     """`auto` is one process; `ddp` one for each device, each with the whole model and its share of the prompts."""
-    precision: str
-    """Lightning's precision, such as 32-true or bf16-mixed."""
+    precision: Literal["32-true", "bf16-mixed"]
+    """Lightning's precision: float32 throughout, or bfloat16 arithmetic on float32 master weights."""
 
     def __post_init__(self) -> None:
         require(self.devices >= 1, "devices", f"must be at least 1, got {self.devices}")
@@ -135,7 +135,7 @@ def build_trainer(
         accelerator=settings.accelerator,
         devices=settings.devices,
         strategy=settings.strategy,
-        precision=settings.precision,  # type: ignore[arg-type]
+        precision=settings.precision,
         max_epochs=1,
         use_distributed_sampler=False,  # every process goes through all steps
         logger=loggers or False,

@@ -229,7 +229,7 @@ def fit(settings: TrainSettings, run: Run, title: str) -> LabModule:
     from lab.stopping import stop_after_step
     from lab.trajectory.recorder import RESUME, Recorder
 
-    seed_everything(settings.seed, verbose=False)
+    seed_everything(settings.seed % 2**32, verbose=False)
     objective = build_objective(settings)
     draw = Draw(settings.seed)
     objective.check(draw)
@@ -279,7 +279,7 @@ def estimate(settings: TrainSettings) -> dict[str, Any]:
         "steps": settings.steps,
         "rollouts": rollouts * settings.steps,
         "recorded_points": recorded,
-        "disk_mb_at_most": (recorded + 1) * _BYTES_PER_RECORD / 1024**2,
+        "disk_mb_of_records_at_most": (recorded + 1) * _BYTES_PER_RECORD / 1024**2,
     }
 
 

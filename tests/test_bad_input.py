@@ -293,3 +293,68 @@ def test_nothing_goes_to_stderr_where_all_is_well(
     assert outcome.code == 0 and outcome.err == ""
     text = (run.parent.parent / "measure" / "001" / "summary.json").read_text()
     assert json.loads(text)["schema_version"] == 1 and "NaN" not in text
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train", "~policy"], "policy: missing"),
+        (["train", "~seed"], "seed: missing"),
+        (["train", "policy=null"], "Config group override"),
+        (["train", "trainer.precision=foo"], "trainer.precision: unknown 'foo'"),
+        (["train", "runs_dir="], "runs_dir"),
+        (["evaluate", "k=3"], "k: expected a list"),
+        (["evaluate", "k=[true]"], "k: each must be"),
+        (
+            ["quickstart", "steps=10", "recorder.every=10"],
+            "recorder.every: 10 of 10 steps gives 2 recorded points",
+        ),
+        (["quickstart", "recorder.evaluate=false"], "recorder.evaluate"),
+        (["quickstart", "objective=sft"], "objective.name: the quickstart needs rlvr here"),
+        (["quickstart", "objective@contrast=rlvr"], "contrast.name: the quickstart needs sft here"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_no_run_could_use_is_refused_before_it_starts(
+    words: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(words) == 2
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_is_no_place_for_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "afile").write_text("kept")
+    assert cli.main(["train", "runs_dir=afile"]) == 2
+    assert "runs_dir" in capsys.readouterr().err
+    assert (tmp_path / "afile").read_text() == "kept"
+
+
+def test_a_run_is_only_replaced_by_one_that_comes_to_something(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sizes = [
+        "steps=1",
+        "objective.prompts=2",
+        "objective.rollouts=2",
+        "evaluation.problems=2",
+        "evaluation.rollouts=1",
+    ]
+    small = ["train", "name=kept", "logger=none", "probes.prompts=2", "probes.responses=1", *sizes]
+    assert cli.main(small) == 0
+    before = (tmp_path / "runs/train/kept/summary.json").read_bytes()
+    assert cli.main([*small, "clean=true", "policy=hf", "policy.path=./nowhere"]) == 2
+    assert (tmp_path / "runs/train/kept/summary.json").read_bytes() == before
+    assert [path.name for path in (tmp_path / "runs/train").iterdir()] == ["kept"]
+    assert cli.main([*small, "clean=true", "seed=5"]) == 0
+    assert (tmp_path / "runs/train/kept/summary.json").read_bytes() != before
+    assert [path.name for path in (tmp_path / "runs/train").iterdir()] == ["kept"]

@@ -13,7 +13,14 @@ PREDICTION_MODULES: tuple[str, ...] = (
     "finite_group",
     "reward_flips",
     "gradient_noise",
+    "gaussian_r_squared",
+    "curved_bowl",
     "adam",
+    "low_pass",
+    "forecast_error",
+    "increment_persistence",
+    "low_rank_walk",
+    "phase_diagram",
 )
 
 

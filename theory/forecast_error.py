@@ -91,11 +91,10 @@ def line_ratio(n: ArrayLike, signal_squared: ArrayLike, horizon_ratio: ArrayLike
     """
     count = whole_number("n", n, 2).astype(np.float64)
     share, g = _signal_share(signal_squared), positive("horizon_ratio", horizon_ratio)
-    span = count - 1
     slope = 6 * (count**2 + 1) / (5 * count * (count + 1))
     miss = (count - 2) * (2 * count - 1) / (15 * count * (count + 1))
-    cross = (count - 2) * (count + 2) * span / (5 * count * (count + 1) * span)
-    misfit = (miss * 1.0 + cross * g + slope * g**2) / g
+    cross = (count - 2) * (count - 3) / (5 * count * (count + 1))
+    misfit = (miss + cross * g + slope * g**2) / g
     return np.asarray((1 + misfit) * (1 - share) / (1 - share + share * g))
 
 

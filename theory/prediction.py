@@ -215,9 +215,14 @@ def identity(text: str, left: sympy.Expr, right: sympy.Expr) -> Step:
     """
     difference = left - right
     # simplification may stop short of zero, or spoil a trigonometric sum: several forms are tried
-    for form in (sympy.expand, sympy.simplify, lambda e: sympy.simplify(e.rewrite(sympy.exp))):
-        if form(difference) == 0:
-            return Step(text, sympy.Eq(left, right, evaluate=False))
+    forms: tuple[Callable[[sympy.Expr], sympy.Expr], ...] = (
+        sympy.expand,
+        sympy.simplify,
+        lambda e: sympy.simplify(sympy.expand(e.rewrite(sympy.exp))),
+        lambda e: sympy.simplify(sympy.together(e.rewrite(sympy.exp))),
+    )
+    if any(form(difference) == 0 for form in forms):
+        return Step(text, sympy.Eq(left, right, evaluate=False))
     raise ArithmeticError(f"{text}: {left} is not {right}")
 
 

@@ -180,7 +180,7 @@ class Recorder(pl.Callback):
         if any(np.isnan(values).any() for values in outputs.values()):
             raise RunFailed(f"step {module.step}: the policy's outputs are not finite; {LOWER_THE_RATE}")
         arrays |= _prefixed("outputs", outputs)
-        if module.optimizer_settings.momentum > 0:
+        if module.optimizer_settings.momentum > 0 and _is_fine_grained(module):
             arrays |= _prefixed("outputs_momentum_free", self._observe_momentum_free(module, probes))
         if self.settings.evaluate:
             evaluation = module.objective.evaluate(module.draw)
@@ -207,7 +207,7 @@ class Recorder(pl.Callback):
             tensors = {"weight": parameter.detach(), **moments}
             displacement = _displacement(module, moments)
             if displacement is not None:
-                tensors["momentum_free"] = parameter.detach() + displacement
+                tensors["momentum_free"] = parameter.detach().float() + displacement.float()
             for kind, tensor in tensors.items():
                 collected.setdefault(kind, []).append(tensor.flatten()[indices].float().cpu().numpy())
         return {kind: np.concatenate(parts) for kind, parts in collected.items()}
@@ -257,6 +257,11 @@ class Recorder(pl.Callback):
 def _lab_module(module: pl.LightningModule) -> LabModule:
     assert isinstance(module, LabModule)
     return module
+
+
+def _is_fine_grained(module: LabModule) -> bool:
+    """Whether the weights can hold so small a displacement: in bfloat16 it would be rounded away."""
+    return all(torch.finfo(value.dtype).eps < 1e-5 for value in module.trained_parameters.values())
 
 
 def _moments(module: LabModule, parameter: torch.nn.Parameter) -> dict[str, Tensor]:

@@ -30,8 +30,10 @@ def run(config: DictConfig) -> str:
     task = build_task(resolved["task"])
     generation = build(GenerationSettings, resolved["generation"], "generation")
     evaluation = build(EvaluationSettings, resolved["evaluation"], "evaluation")
+    if not isinstance(resolved["k"], list):
+        raise BadInput(f"k: expected a list such as [1,4], got {resolved['k']!r}")
     for k in resolved["k"]:
-        if not isinstance(k, int) or not 1 <= k <= evaluation.rollouts:
+        if type(k) is not int or not 1 <= k <= evaluation.rollouts:
             raise BadInput(f"k: each must be 1 to evaluation.rollouts={evaluation.rollouts}, got {k!r}")
     if is_dry_run(resolved):
         print_table({"completions": evaluation.problems * evaluation.rollouts})
@@ -48,7 +50,12 @@ def run(config: DictConfig) -> str:
         found = evaluate_policy(policy, task, problems, generation, evaluation, draw)
         correct = found["correct"]
         rate, half = average_at_k(correct), float(pass_rate_interval(correct))
-        result = f"avg@{evaluation.rollouts} {rate:.3f} ± {half:.3f} (95 % over {len(correct)} problems)"
+        interval = (
+            f" ± {half:.3f} (95 % over {len(correct)} problems)"
+            if half == half
+            else ", one problem: no interval"
+        )
+        result = f"avg@{evaluation.rollouts} {rate:.3f}{interval}"
         summary = {
             f"avg@{evaluation.rollouts}": rate,
             "interval_half_width": half,

@@ -8,10 +8,12 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
+from lab.errors import BadInput
 from lab.measure_settings import MeasureSettings
+from lab.objectives.settings import RLVRSettings, SFTSettings
 from lab.runs import open_run
 from lab.settings import build
-from lab.training import GROUPS, build_train_settings, estimate
+from lab.training import GROUPS, TrainSettings, build_train_settings, estimate
 from lab.verbs.train import RUN_KEYS, is_dry_run, print_table, refuse_unread_keys, run_settings
 
 _SHARED = ("seed", "threads", "steps", *GROUPS)
@@ -35,6 +37,7 @@ def run(config: DictConfig) -> str:
         label: build_train_settings(node, "contrast" if label == "sft" else "objective")
         for label, node in configs.items()
     }
+    _refuse_what_cannot_be_measured(settings)
     how = build(MeasureSettings, {"protocol": resolved["protocol"], "flips": resolved["flips"]})
     if is_dry_run(resolved):
         for label, each in settings.items():
@@ -47,6 +50,22 @@ def run(config: DictConfig) -> str:
         summary = quickstart(Plan(settings, configs, how), held)
         _print_summary(summary)
         return f"{held.path / 'report.html'}: {summary['result']}"
+
+
+def _refuse_what_cannot_be_measured(settings: dict[str, TrainSettings]) -> None:
+    """Refuse, before anything is trained, what the measurement or its labels could not do with."""
+    for label, key, wanted in (("rl", "objective", RLVRSettings), ("sft", "contrast", SFTSettings)):
+        if not isinstance(settings[label].objective, wanted):
+            raise BadInput(f"{key}.name: the quickstart needs {'rlvr' if label == 'rl' else 'sft'} here")
+    recorder, steps = settings["rl"].recorder, settings["rl"].steps
+    points = 1 + -(-steps // recorder.every)
+    if points < 3:
+        raise BadInput(
+            f"recorder.every: {recorder.every} of {steps} steps gives {points} recorded points, and measuring needs at "
+            "least 3; lower it, or raise steps"
+        )
+    if not recorder.evaluate:
+        raise BadInput("recorder.evaluate: the quickstart reports pass rates; set it to true")
 
 
 def _print_summary(summary: dict[str, Any]) -> None:

@@ -44,10 +44,13 @@ def run_settings(resolved: dict[str, Any], verb: str) -> RunSettings:
 
 
 def refuse_unread_keys(resolved: dict[str, Any], known: tuple[str, ...]) -> None:
-    """Raise BadInput for a top-level key that no code reads."""
+    """Raise BadInput for a top-level key that no code reads, or one that is missing."""
     for key in resolved:
         if key not in known:
             raise BadInput(f"{key}: no code reads this key; {suggest(key, known)}")
+    for key in known:
+        if key not in resolved:
+            raise BadInput(f"{key}: missing; it cannot be left out")
 
 
 def is_dry_run(resolved: dict[str, Any]) -> bool:
