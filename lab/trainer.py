@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from lab.draw import stable_hash
 from lab.errors import BadInput
 from lab.settings import build, choose, option_name, require
 
@@ -90,7 +91,20 @@ class WandbSettings:
             raise BadInput("logger=wandb: not installed; pip install 'rlvr-linear-lab[wandb]'") from None
         from pytorch_lightning.loggers import WandbLogger
 
-        return [WandbLogger(project=self.project, save_dir=str(directory), offline=self.offline)]
+        # The configuration is written once and kept by a resume, so a resumed run goes on in the same place.
+        written = (directory / "config.yaml").stat().st_mtime_ns
+        identity = f"{stable_hash(directory.absolute(), written):016x}"
+        name = f"{directory.parent.name}/{directory.name}"
+        return [
+            WandbLogger(
+                project=self.project,
+                save_dir=str(directory),
+                offline=self.offline,
+                name=name,
+                id=identity,
+                resume="allow",
+            )
+        ]
 
 
 LoggerSettings = NoLoggerSettings | TensorBoardSettings | WandbSettings

@@ -1,10 +1,5 @@
-import contextlib
-import inspect
-
-import mpmath
 import numpy as np
 import pytest
-import sympy
 
 from theory.adam import (
     PREDICTION,
@@ -28,62 +23,6 @@ from theory.adam import (
 )
 from theory.gaussian_r_squared import mean_r_squared
 from theory.prediction import InvalidArgument
-
-
-def numerically(expression):
-    """Sums and products term by term, integrals by quadrature, the rest by sympy, to 30 digits."""
-    if isinstance(expression, (sympy.Sum, sympy.Product)):
-        ((index, first, last),) = expression.limits
-        terms = [numerically(expression.function.subs(index, i)) for i in range(int(first), int(last) + 1)]
-        return sympy.Add(*terms) if isinstance(expression, sympy.Sum) else sympy.Mul(*terms)
-    if isinstance(expression, sympy.Integral):
-        ((variable, first, last),) = expression.limits
-        integrand = sympy.lambdify(variable, expression.function.doit(), "mpmath")
-        nodes = [first, 0.1, last] if last.is_finite else [first, 1, 100, 10**4, 10**8, mpmath.inf]
-        with mpmath.workdps(25):
-            return sympy.Float(mpmath.quad(integrand, [mpmath.mpf(x) for x in nodes]))
-    if expression.has(sympy.Sum, sympy.Product, sympy.Integral):
-        return expression.func(*map(numerically, expression.args))
-    return sympy.N(expression, 30)
-
-
-def derived(law, parameters):
-    """The derivation's result at a point; beside a singularity of it, within 1e-40 of the point."""
-    defaults = {name: p.default for name, p in inspect.signature(law.predict).parameters.items()}
-    arguments = {name: sympy.Rational(str(value)) for name, value in (defaults | parameters).items()}
-    result = law.derive().result
-
-    def at(arguments):
-        return complex(numerically(result.subs({x: arguments[x.name] for x in result.free_symbols})))
-
-    with contextlib.suppress(TypeError, ValueError, ZeroDivisionError):
-        value = at(arguments)
-        if np.isfinite(value):
-            return value.real
-    for name, value in arguments.items():
-        inward = {0: sympy.Rational(1, 10**40), 1: -sympy.Rational(1, 10**40)}.get(value, 0)
-        with contextlib.suppress(TypeError, ValueError, ZeroDivisionError):
-            beside = at(arguments | {name: value + inward})
-            if np.isfinite(beside):
-                return beside.real
-    raise AssertionError(f"{law.name} is singular at {parameters}")
-
-
-CASES = [(law.name, index) for law in PREDICTION.laws for index in range(len(law.points))]
-
-
-@pytest.mark.parametrize(("name", "index"), CASES)
-def test_derivation_agrees_with_the_fast_formula(name, index):
-    law = PREDICTION.law(name)
-    parameters = law.points[index].parameters
-    assert float(law.predict(**parameters)) == pytest.approx(derived(law, parameters), rel=1e-9, abs=1e-9)
-
-
-def test_each_derivation_has_steps_and_latex():
-    for law in PREDICTION.laws:
-        derivation = law.derive()
-        assert len(derivation.steps) >= 1
-        assert derivation.latex()
 
 
 def adam_path(gradient, start, updates, learning_rate, beta1, beta2, warm=False):
