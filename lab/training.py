@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lab.errors import BadInput
 from lab.files import require_free_space
-from lab.objectives import OBJECTIVES, ObjectiveSettings, RLVRSettings, SFTSettings, build_objective_settings
+from lab.objectives import OBJECTIVES, ObjectiveSettings, RLVRSettings, build_objective_settings
 from lab.objectives.settings import EvaluationSettings, GenerationSettings, ProbeSettings
 from lab.optimizers import OptimizerSettings, build_optimizer_settings
 from lab.policies import PolicySettings, build_policy_settings, load_policy
@@ -320,6 +320,3 @@ def _result_line(settings: TrainSettings, pass_rate: list[float]) -> str:
     if not pass_rate:
         return f"{kind}: {settings.steps} steps"
     return f"{kind}: {settings.steps} steps, held-out pass rate {pass_rate[0]:.3f} -> {pass_rate[-1]:.3f}"
-
-
-__all__ = ["GROUPS", "SFTSettings", "TrainSettings", "as_twin", "build_train_settings", "estimate", "train"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -225,36 +226,32 @@ class Policy(nn.Module):
         return chosen.new_zeros(mask.shape).masked_scatter(mask, chosen)
 
     def _states(self, prompts: EncodedPrompts, owner: Tensor, tokens: Tensor) -> Tensor:
-        """Return what predicts each completion token, [row, position, ...], sharing the prompts' prefixes.
-
-        These are last hidden states where the head is a plain linear map, else logits.
-        """
+        """Return what predicts each completion token (see `_forward`), [row, position, ...], sharing the
+        prompts' prefixes."""
         padded = bool((prompts.mask == 0).any())
-        sliced = self.head.is_plain
-        forward = self.model.base_model if sliced else self.model
         cache = DynamicCache()
-        output = forward(
+        last = {} if self.head.is_plain else {"logits_to_keep": 1}
+        before = self._forward(
             input_ids=prompts.ids,
             attention_mask=prompts.mask if padded else None,
             position_ids=positions(prompts.mask),
             past_key_values=cache,
             use_cache=True,
+            **last,
         )
-        first = (output.last_hidden_state if sliced else output.logits)[:, -1:][owner]
-        states = first
+        states = before[:, -1:][owner]
         if tokens.shape[1] > 1:
             cache.batch_select_indices(owner)
             # A completion is padded on the right only, so under causal attention no real token sees padding.
             full = torch.cat([prompts.mask[owner], torch.ones_like(tokens[:, :-1])], dim=1)
-            output = forward(
+            rest = self._forward(
                 input_ids=tokens[:, :-1],
                 attention_mask=full if padded else None,
                 position_ids=positions(full)[:, prompts.ids.shape[1] :],
                 past_key_values=cache,
                 use_cache=True,
             )
-            rest = output.last_hidden_state if sliced else output.logits
-            states = torch.cat([first, rest], dim=1)
+            states = torch.cat([states, rest], dim=1)
         return states
 
     def _states_recomputed(self, prompts: EncodedPrompts, owner: Tensor, tokens: Tensor) -> Tensor:
@@ -262,19 +259,24 @@ class Policy(nn.Module):
 
         Layers that do so cannot share keys and values, so each row goes through with its own prompt.
         """
-        sliced = self.head.is_plain
-        forward = self.model.base_model if sliced else self.model
         ids = torch.cat([prompts.ids[owner], tokens[:, :-1]], dim=1)
         mask = torch.cat([prompts.mask[owner], torch.ones_like(tokens[:, :-1])], dim=1)
         with recomputing(self.model):
-            output = forward(
+            states = self._forward(
                 input_ids=ids,
                 attention_mask=mask if bool((mask == 0).any()) else None,
                 position_ids=positions(mask),
                 use_cache=False,
             )
-        states = output.last_hidden_state if sliced else output.logits
         return states[:, prompts.ids.shape[1] - 1 :]
+
+    def _forward(self, **inputs: Any) -> Tensor:
+        """Return last hidden states where the head is a plain linear map, else logits."""
+        if self.head.is_plain:
+            hidden: Tensor = self.model.base_model(**inputs).last_hidden_state
+            return hidden
+        logits: Tensor = self.model(**inputs).logits
+        return logits
 
     def save(self, directory: Path) -> None:
         """Write model and tokenizer as a Hugging Face directory (safetensors)."""

@@ -110,7 +110,3 @@ class Task(ABC):
         completion is only ever compared, never run.
         """
         return int(completion.strip() == problem.answer)
-
-    def longest_answer(self, problems: list[Problem]) -> int:
-        """Return the length in characters of the longest answer among `problems`."""
-        return max(len(problem.answer) for problem in problems)
