@@ -11,11 +11,14 @@ import xarray as xr
 
 from lab.evaluation import pass_rate_interval
 from lab.figures import run as figures
+from lab.figures.phase_diagram import placed_runs
 from lab.figures.style import save
 from lab.linearity import verdict
+from lab.linearity.placement import Placement
 from lab.measure_settings import MeasureSettings
 from lab.measurement import Measurement, measure
 from lab.measurement_report import draw_measurements, measurement_sections, provenance_details
+from lab.placements import place_run, placement_rows, to_numbers
 from lab.process import peak_memory_mb, seconds_since_start
 from lab.report import Picture, Report, Row, write_report
 from lab.runs import Run
@@ -24,6 +27,11 @@ from lab.trajectory.store import group, open_store
 
 LABELS = ("rl", "sft", "twin")
 _TITLES = {"rl": "RL", "sft": "SFT", "twin": "pure-noise twin of RL"}
+_PHASE_CAPTION = (
+    "Where the runs lie: left the R² that theory expects, right the skill of a forecast as far ahead as the window is "
+    "long. Crosses: 95 % intervals. Right of the black line in the left map, or below it, one coordinate's R² is not "
+    "beyond chance; outside the one in the right map, extrapolating does harm."
+)
 
 
 @dataclass(frozen=True)
@@ -50,9 +58,12 @@ def quickstart(plan: Plan, run: Run) -> dict[str, Any]:
     measured = {
         label: measure(store, plan.measure.protocol, plan.measure.flips) for label, store in stores.items()
     }
+    placements = {label: place_run(store) for label, store in stores.items()}
     summary = summarise(stores, measured)
-    pictures = draw_figures(stores, measured, run.path / "figures", plan)
-    report = make_report(stores, measured, summary, pictures, plan)
+    for label, placement in placements.items():
+        summary[label]["placement"] = to_numbers(placement)
+    pictures = draw_figures(stores, measured, placements, run.path / "figures", plan)
+    report = make_report(stores, measured, placements, summary, pictures, plan)
     write_report(report, run.path / "report.html")
     summary |= {"wall_clock_s": seconds_since_start(), "peak_rss_mb": peak_memory_mb()}
     run.write_summary(summary)
@@ -82,7 +93,11 @@ def summarise(stores: Mapping[str, xr.DataTree], measured: Mapping[str, Measurem
 
 
 def draw_figures(
-    stores: Mapping[str, xr.DataTree], measured: Mapping[str, Measurement], directory: Path, plan: Plan
+    stores: Mapping[str, xr.DataTree],
+    measured: Mapping[str, Measurement],
+    placements: Mapping[str, Placement | None],
+    directory: Path,
+    plan: Plan,
 ) -> list[Picture]:
     """Draw and write all figures; return them with captions."""
     note = f"1 seed ({plan.settings['rl'].seed}), {len(measured['rl'].steps)} recorded steps"
@@ -99,12 +114,17 @@ def draw_figures(
     drawn = figures.learning_curve(rates, note)
     pictures = [Picture(save(*drawn, directory, "learning_curve"), caption)]
     pictures += draw_measurements(dict(measured), note, directory)
+    known = {_TITLES[label]: placed for label, placed in placements.items() if placed is not None}
+    if known:
+        drawn = placed_runs(known, len(measured["rl"].steps), note)
+        pictures.append(Picture(save(*drawn, directory, "phase_diagram"), _PHASE_CAPTION))
     return pictures
 
 
 def make_report(
     stores: Mapping[str, xr.DataTree],
     measured: Mapping[str, Measurement],
+    placements: Mapping[str, Placement | None],
     summary: Mapping[str, Any],
     pictures: list[Picture],
     plan: Plan,
@@ -125,6 +145,7 @@ def make_report(
         )
     ]
     sections += measurement_sections(dict(measured))
+    sections.append(("Place on the phase diagram: weights", placement_rows(placements)))
     samples = []
     evaluation = group(stores["rl"], "evaluation")
     for title, index in (("before RL", 0), ("after RL", -1)):

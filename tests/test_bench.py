@@ -30,6 +30,10 @@ SETTINGS = BenchSettings(
     what="grpo_step",
     peers=".peers",
     install_peers=False,
+    policy="tiny",
+    trainer="cpu",
+    micro_batch_prompts=None,
+    recorded=True,
     blocks=2,
     steps_per_block=3,
     warmup=1,
@@ -236,7 +240,14 @@ def test_both_sides_are_given_the_same_problems_and_optimiser() -> None:
 
 def test_ratios_are_taken_within_a_round() -> None:
     def block(seconds: float) -> dict[str, Any]:
-        return {"steps": 2, "wall": seconds, "cpu": seconds / 2, "reward": 0.5, "length": 4.0}
+        return {
+            "steps": 2,
+            "wall": seconds,
+            "cpu": seconds / 2,
+            "peak_mb": 10.0,
+            "reward": 0.5,
+            "length": 4.0,
+        }
 
     drift = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
     answers = {

@@ -1,7 +1,7 @@
-"""Seconds of one GRPO step of the built-in language model, beside TRL's GRPOTrainer.
+"""Seconds of one GRPO step of a language model, beside TRL's GRPOTrainer.
 
-Three processes live as long as the benchmark: ours with the recorder off, TRL's, and ours with the default
-recorder, progress bar and logger. In each round every one of them does a block of steps, one after the other,
+Three processes live as long as the benchmark: ours with the recorder off, TRL's, and (if asked for) ours with the
+default recorder, progress bar and logger. In each round every one of them does a block of steps, one after the other,
 and each round starts with the next process, so that a machine that slows down slows all of them. The ratio is
 the median over rounds of the ratio within a round.
 """
@@ -20,6 +20,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from lab.bench.grpo_step_report import result_line
 from lab.bench.intervals import MedianInterval, median_interval
 from lab.bench.machine import machine
 from lab.bench.peers import peer_python
@@ -35,6 +36,7 @@ from lab.runs import Run
 from lab.training import TrainSettings, build_train_settings
 
 LAB, TRL, RECORDED = "lab", "trl", "lab_recorded"
+_TASKS = {"tiny": "addition", "smollm2": "word_problems"}
 Answers = dict[str, list[dict[str, Any]]]
 
 _HERE = Path(__file__).resolve().parent
@@ -65,15 +67,17 @@ def run(settings: BenchSettings, held: Run, seed: int, threads: int) -> dict[str
         progress.update(task, description="profiling", completed=settings.blocks)
         phases = workers[LAB].ask("phases", settings.profile_steps)
         operators = workers[LAB].ask("operators", settings.profile_steps)["operators"]
-    return {
+    summary = {
         "what": settings.what,
         **compare(answers, settings.prompts * settings.rollouts),
         "floor": floor(answers, phases),
         "phases_cpu_ms": breakdown(phases),
         "operators": operators,
         "settings": {
-            "policy": "tiny",
-            "task": "addition",
+            "policy": settings.policy,
+            "task": _TASKS[settings.policy],
+            "trainer": settings.trainer,
+            "micro_batch_prompts": settings.micro_batch_prompts,
             "prompts": settings.prompts,
             "rollouts": settings.rollouts,
             "max_new_tokens": settings.max_new_tokens,
@@ -88,6 +92,12 @@ def run(settings: BenchSettings, held: Run, seed: int, threads: int) -> dict[str
         "machine": machine(),
         "versions": {LAB: ready[LAB]["versions"], TRL: ready[TRL]["versions"]},
     }
+    return {**summary, "result": result_line(summary)}
+
+
+def check(settings: BenchSettings) -> None:
+    """Refuse, or make, a missing environment of the peers; see `lab.bench.peers.peer_python`."""
+    peer_python(settings.peers, settings.install_peers)
 
 
 def turns(names: Sequence[str], block: int) -> list[str]:
@@ -100,11 +110,16 @@ def training_config(settings: BenchSettings, seed: int) -> dict[str, Any]:
     """Return the resolved configuration of our runs; what TRL has to share is said outright."""
     from omegaconf import OmegaConf
 
+    chunk = settings.micro_batch_prompts
     steps = settings.measured_steps + 2 * settings.profile_steps
     config = compose(
         "train",
         [
-            *("policy=tiny", "task=addition", "objective=rlvr", "optimizer=adamw", "trainer=cpu"),
+            f"policy={settings.policy}",
+            f"task={_TASKS[settings.policy]}",
+            f"trainer={settings.trainer}",
+            *("objective=rlvr", "optimizer=adamw"),
+            f"objective.micro_batch_prompts={'null' if chunk is None else chunk}",
             f"steps={steps + 1}",  # one more than is asked for, so that no run ends by itself
             f"seed={seed}",
             f"objective.prompts={settings.prompts}",
@@ -129,17 +144,16 @@ def prepare(
     settings: BenchSettings, config: dict[str, Any], directory: Path, threads: int, python: Path
 ) -> dict[str, tuple[list[str], dict[str, str]]]:
     """Write what each worker is given and return its command and environment, by name."""
-    from lab.policies.tiny import ASSETS
-
     train = build_train_settings(config)
     work = directory.absolute() / "workers"
     shared = {"warmup": settings.warmup, "threads": threads}
     commands = {}
-    for name in (LAB, TRL, RECORDED):
+    model = model_directory(settings)
+    for name in (LAB, TRL, RECORDED) if settings.recorded else (LAB, TRL):
         own = work / name
         own.mkdir(parents=True, exist_ok=True)
         if name == TRL:
-            given = {**shared, **peer_spec(train, settings), "model": str(ASSETS), "directory": str(own)}
+            given = {**shared, **peer_spec(train, settings), "model": str(model), "directory": str(own)}
             command = [str(python), "-I", str(_HERE / "trl_worker.py")]
         else:
             given = {**shared, "config": config, "recorder": name == RECORDED, "directory": str(own)}
@@ -147,6 +161,24 @@ def prepare(
         write_json(work / f"{name}.json", given)
         commands[name] = ([*command, str(work / f"{name}.json")], _environment(threads, ours=name != TRL))
     return commands
+
+
+def model_directory(settings: BenchSettings) -> Path:
+    """Return where the model that both sides start from lies.
+
+    Raises:
+        BadInput: the weights package of SmolLM2 is not installed.
+    """
+    if settings.policy == "tiny":
+        from lab.policies.tiny import ASSETS
+
+        return ASSETS
+    from lab.policies import smollm2
+
+    directory = smollm2.cache_directory()
+    if not (directory / "config.json").is_file():
+        smollm2.convert(smollm2.find_weights(), directory)
+    return directory
 
 
 def peer_spec(train: TrainSettings, settings: BenchSettings) -> dict[str, Any]:
@@ -163,6 +195,10 @@ def peer_spec(train: TrainSettings, settings: BenchSettings) -> dict[str, Any]:
         "problems": problems,
         "steps": train.steps,
         "seed": train.seed,
+        "chat": settings.policy == "smollm2",
+        "answer": "last_number" if settings.policy == "smollm2" else "exact",
+        "device": settings.trainer,
+        "rows_at_a_time": (settings.micro_batch_prompts or objective.prompts) * objective.rollouts,
         "prompts": objective.prompts,
         "rollouts": objective.rollouts,
         "clip_low": objective.clip_low,
@@ -189,13 +225,18 @@ def compare(answers: Answers, completions: int) -> dict[str, Any]:
     """
     each = {name: [_per_step(answer, "wall") for answer in blocks] for name, blocks in answers.items()}
     cpu = {name: [_per_step(answer, "cpu") for answer in blocks] for name, blocks in answers.items()}
+    ratios = {}
+    for suffix, of in (("", each), ("_cpu", cpu)):
+        ratios[f"ratio{suffix}"] = _plain(_ratio(of[LAB], of[TRL]))
+        if RECORDED in of:
+            ratios[f"ratio_recorded{suffix}"] = _plain(_ratio(of[RECORDED], of[TRL]))
     return {
         "seconds_per_step": {name: median(values) for name, values in each.items()},
         "cpu_seconds_per_step": {name: median(values) for name, values in cpu.items()},
-        "ratio": _plain(_ratio(each[LAB], each[TRL])),
-        "ratio_recorded": _plain(_ratio(each[RECORDED], each[TRL])),
-        "ratio_cpu": _plain(_ratio(cpu[LAB], cpu[TRL])),
-        "ratio_recorded_cpu": _plain(_ratio(cpu[RECORDED], cpu[TRL])),
+        **ratios,
+        "peak_memory_mb": {
+            name: max(block["peak_mb"] for block in blocks) for name, blocks in answers.items()
+        },
         "same_work": {name: _work(blocks, completions) for name, blocks in answers.items()},
         "seconds_per_step_of_each_block": each,
     }

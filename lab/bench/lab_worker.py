@@ -136,8 +136,8 @@ def _shape(batches: list[Any]) -> StepShape:
         mask = batch.rollouts.mask
         signal = batch.advantages != 0
         group = len(mask) // len(batch.prompts.ids)
-        sampled[: mask.shape[1]] += mask.sum(0).numpy()
-        trained[: mask.shape[1]] += mask[signal].sum(0).numpy()
+        sampled[: mask.shape[1]] += mask.sum(0).cpu().numpy()
+        trained[: mask.shape[1]] += mask[signal].sum(0).cpu().numpy()
         trained_prompts += float(signal.view(-1, group).any(1).sum())
     count = len(batches)
     return StepShape(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import sys
 import time
 from collections.abc import Callable
@@ -70,7 +71,8 @@ class Pace:
             say(self._channel, "READY", self._ready)
             self._ready = None
         else:
-            say(self._channel, "DONE", {"steps": self._steps, "wall": wall, "cpu": cpu, **found})
+            answer = {"steps": self._steps, "wall": wall, "cpu": cpu, "peak_mb": _peak_mb()}
+            say(self._channel, "DONE", {**answer, **found})
         order = sys.stdin.readline().split()
         if len(order) != 2:
             raise SystemExit(0)
@@ -78,3 +80,12 @@ class Pace:
         self._left = self._steps
         self._begin(self._mode)
         self._wall, self._cpu = time.perf_counter(), time.process_time()
+
+
+def _peak_mb() -> float:
+    """Largest resident memory of this process so far; of the GPU, where one is in use, its largest allocation."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+        return float(torch.cuda.max_memory_allocated()) / 1e6
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e3 if sys.platform != "darwin" else peak / 1e6

@@ -8,6 +8,7 @@ the end of one to the end of the next.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,16 @@ from typing import Any
 sys.path.append(str(Path(__file__).resolve().parent))  # last: nothing here may hide a library
 
 from pace import Pace, claim_stdout
+
+_NUMBER = re.compile(r"-?[0-9](?:[0-9,]*[0-9])?(?:\.[0-9]+)?")
+
+
+def _answer(completion: str, kind: str) -> str:
+    """The answer that a completion gives: all of it, or its last number."""
+    if kind == "exact":
+        return completion.strip()
+    numbers = _NUMBER.findall(completion)
+    return numbers[-1].replace(",", "") if numbers else ""
 
 
 def main(path: str) -> None:
@@ -39,7 +50,8 @@ def main(path: str) -> None:
     def verify(
         completions: list[str], completion_ids: list[list[int]], answer: list[str], **_: Any
     ) -> list[float]:
-        found = [float(text.strip() == right) for text, right in zip(completions, answer, strict=True)]
+        pairs = zip(completions, answer, strict=True)
+        found = [float(_answer(text, given["answer"]) == right) for text, right in pairs]
         rewards.append(sum(found) / len(found))
         lengths.append(sum(map(len, completion_ids)) / len(completion_ids))
         return found
@@ -64,8 +76,8 @@ def main(path: str) -> None:
     arguments = GRPOConfig(
         output_dir=given["directory"],
         max_steps=given["steps"],
-        per_device_train_batch_size=rows,
-        gradient_accumulation_steps=1,
+        per_device_train_batch_size=given["rows_at_a_time"],
+        gradient_accumulation_steps=rows // given["rows_at_a_time"],
         num_generations=given["rollouts"],
         num_iterations=1,
         max_completion_length=given["max_new_tokens"],
@@ -87,8 +99,8 @@ def main(path: str) -> None:
         max_grad_norm=optimizer["clip_norm"],
         lr_scheduler_type="constant",
         warmup_steps=0,
-        use_cpu=True,
-        bf16=False,
+        use_cpu=given["device"] == "cpu",
+        bf16=given["device"] == "gpu",
         fp16=False,
         gradient_checkpointing=False,
         dataloader_pin_memory=False,
@@ -100,14 +112,18 @@ def main(path: str) -> None:
         seed=given["seed"],
     )
     problems = given["problems"]
+    prompts = [prompt for prompt, _ in problems]
+    if given["chat"]:
+        turns = [[{"role": "user", "content": prompt}] for prompt in prompts]
+        prompts = [
+            tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True) for turn in turns
+        ]
     trainer = GRPOTrainer(
         model=model,
         processing_class=tokenizer,
         reward_funcs=verify,
         args=arguments,
-        train_dataset=Dataset.from_dict(
-            {"prompt": [each[0] for each in problems], "answer": [each[1] for each in problems]}
-        ),
+        train_dataset=Dataset.from_dict({"prompt": prompts, "answer": [answer for _, answer in problems]}),
     )
     packages = ("torch", "transformers", "trl", "accelerate", "datasets")
     ready = {"versions": {name: version(name) for name in packages}, "threads": torch.get_num_threads()}
