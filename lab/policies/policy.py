@@ -14,10 +14,11 @@ from transformers.utils import logging as transformers_logging
 
 from lab.errors import BadInput
 from lab.policies.chosen_log_probs import chosen_log_probs
-from lab.policies.logit_source import ModelSource, positions
+from lab.policies.logit_source import LogitSource, ModelSource, positions
 from lab.policies.output_head import OutputHead
 from lab.policies.recomputation import recomputing
 from lab.policies.rollout import Rollouts, rollout
+from lab.policies.static_source import StaticSource, is_supported
 
 transformers_logging.disable_progress_bar()
 transformers_logging.set_verbosity_error()  # what is wrong with a model is said once, by the lab
@@ -76,6 +77,8 @@ class Policy(nn.Module):
         self.chat_template = chat_template
         self.gradient_checkpointing = gradient_checkpointing
         self.head = OutputHead(model)
+        self._static: StaticSource | None = None
+        self._static_is_supported: bool | None = None
         self.model.eval()
 
     @property
@@ -98,9 +101,19 @@ class Policy(nn.Module):
         """Device of the weights."""
         return next(self.model.parameters()).device
 
-    def logit_source(self) -> ModelSource:
-        """Return what the rollout engine samples from."""
-        return ModelSource(self.model)
+    def logit_source(self, new_tokens: int) -> LogitSource:
+        """Return what the rollout engine samples at most `new_tokens` tokens from.
+
+        A Llama gets a static cache and packed weights, any other model its own forward pass.
+        """
+        if self._static_is_supported is None:
+            self._static_is_supported = is_supported(self.model)
+        if not self._static_is_supported:
+            return ModelSource(self.model)
+        if self._static is None:
+            self._static = StaticSource(self.model, new_tokens)
+        self._static.new_tokens = new_tokens
+        return self._static
 
     def encode(self, prompts: list[str]) -> EncodedPrompts:
         """Tokenize prompts, left-padded to the longest.
@@ -183,7 +196,7 @@ class Policy(nn.Module):
         """
         self.check_context(prompts, uniforms.shape[1])
         return rollout(
-            self.logit_source(),
+            self.logit_source(uniforms.shape[1]),
             prompts.ids,
             prompts.mask,
             uniforms,

@@ -16,6 +16,7 @@ from lab.draw import Draw
 from lab.policies import build_policy_settings, load_policy
 from lab.policies.policy import EncodedPrompts, Policy
 from lab.policies.rollout import Rollouts, rollout, sample_tokens
+from lab.policies.static_source import StaticSource
 from lab.policies.tokenizer import build_tokenizer
 
 EQUAL = ["12+34=", "56+78=", "90+11="]
@@ -64,7 +65,7 @@ def run(
 ) -> Rollouts:
     """The engine under test."""
     return rollout(
-        policy.logit_source(),
+        policy.logit_source(NEW_TOKENS),
         prompts.ids,
         prompts.mask,
         uniforms,
@@ -251,7 +252,15 @@ def test_the_shared_prefix_is_read_once(policy: Policy, monkeypatch: pytest.Monk
         read.append(tuple(kwargs["input_ids"].shape))
         return forward(*args, **kwargs)
 
-    monkeypatch.setattr(policy.model, "forward", counting)
+    advance = StaticSource.advance
+
+    def counting_packed(source: StaticSource, state: Any, tokens: Tensor) -> Any:
+        read.append((len(tokens), 1))
+        return advance(source, state, tokens)
+
     prompts = policy.encode(EQUAL)
+    policy.logit_source(NEW_TOKENS)  # the first tries the model out
+    monkeypatch.setattr(policy.model, "forward", counting)
+    monkeypatch.setattr(StaticSource, "advance", counting_packed)
     run(policy, prompts, uniforms_for(12), eos_id=-1)
     assert read == [(3, 6)] + [(12, 1)] * (NEW_TOKENS - 1)
