@@ -1,6 +1,7 @@
 """Composing the configuration of a verb from the places where configurations lie.
 
 They are searched in this order: `--config-dir`, `./conf`, the shipped experiments, `lab/conf`.
+In a value, `${by_device:A,B}` is A on a machine with a GPU and B on one without.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lab.config_errors import explain
 from lab.errors import BadInput
+from lab.hardware import has_gpu
 
 CONFIG_PATH = "pkg://lab.conf"
 VERSION_BASE = "1.3"
@@ -41,6 +43,9 @@ class LabSearchPath(SearchPathPlugin):
 
 
 Plugins.instance().register(LabSearchPath)
+OmegaConf.register_new_resolver(
+    "by_device", lambda with_gpu, without: with_gpu if has_gpu() else without, replace=True
+)
 
 
 @contextmanager

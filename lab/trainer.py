@@ -22,7 +22,7 @@ class TrainerSettings:
     """Where a run is computed."""
 
     name: str
-    """Label of the option: `cpu` or `gpu`."""
+    """Label of the option: `cpu`, `gpu` or `auto`."""
     accelerator: Literal["cpu", "gpu"]
     """Kind of device."""
     devices: int
