@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import xarray as xr
 
 from lab.errors import BadInput
-from lab.trajectory.store import group, open_store
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+FLOAT_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
+"""Bytes of one element of each floating-point type that weights are stored in."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +26,15 @@ class TensorInfo:
     size: int
     """Readable elements: all of them, or those that were sampled."""
     dtype: str
-    """Floating-point type in which the values were stored."""
+    """Floating-point type in which the values were stored, as NumPy and PyTorch spell it; where checkpoints
+    differ, the one of least precision."""
+    shape: tuple[int, ...] = ()
+    """Shape of the whole tensor; empty where only sampled elements are known."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the readable elements take in one checkpoint stored as `dtype`."""
+        return self.size * FLOAT_BYTES[self.dtype]
 
 
 class CheckpointSeries(Protocol):
@@ -41,6 +54,31 @@ class CheckpointSeries(Protocol):
         """Return elements `start` to `stop` of one tensor, float64 [checkpoint, element]."""
         ...
 
+    def read_into(self, name: str, start: int, stop: int, out: np.ndarray) -> None:
+        """Fill `out`, float32 [checkpoint, stop - start] in C order, without another array of its size.
+
+        Narrower stored types are widened exactly, float64 is rounded to nearest.
+
+        Raises:
+            BadInput: no such tensor, or its file cannot be read.
+            ValueError: `out` or the range does not fit.
+        """
+        ...
+
+
+def check_slice(start: int, stop: int, size: int, out: np.ndarray, checkpoints: int) -> None:
+    """Refuse a range outside [0, size] and an `out` that is not float32 [checkpoints, stop - start] in C order.
+
+    Raises:
+        ValueError: says which of the two.
+    """
+    if not 0 <= start <= stop <= size:
+        raise ValueError(f"elements {start} to {stop} of a tensor of {size}")
+    if out.dtype != np.float32 or out.shape != (checkpoints, stop - start) or not out.flags.c_contiguous:
+        raise ValueError(
+            f"out must be float32 of shape {(checkpoints, stop - start)} in C order, got {out.dtype} {out.shape}"
+        )
+
 
 class RunSeries:
     """The sampled weights of one of the lab's own runs.
@@ -53,7 +91,9 @@ class RunSeries:
     """
 
     def __init__(self, source: xr.DataTree | str | Path) -> None:
-        self.tree = source if isinstance(source, xr.DataTree) else open_store(source)
+        from lab.trajectory.store import group, open_store  # xarray is slow to import
+
+        self.tree = open_store(source) if isinstance(source, (str, Path)) else source
         self._weights = group(self.tree, "weights")
         names = self._weights["tensor"].values.astype(str)
         changes = np.flatnonzero(names[1:] != names[:-1]) + 1
@@ -82,6 +122,12 @@ class RunSeries:
     def read(self, name: str, start: int, stop: int) -> np.ndarray:
         """See `CheckpointSeries.read`; elements are the sampled coordinates of the tensor."""
         return self._read("weight", name, start, stop)
+
+    def read_into(self, name: str, start: int, stop: int, out: np.ndarray) -> None:
+        """See `CheckpointSeries.read_into`."""
+        values = self.read(name, start, stop)
+        check_slice(start, stop, self.tensors[name].size, out, len(values))
+        out[...] = values
 
     def read_momentum_free(self, name: str, start: int, stop: int) -> np.ndarray | None:
         """Return the momentum-free positions of the same elements, None where none were recorded."""
