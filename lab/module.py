@@ -44,17 +44,24 @@ class LabModule(pl.LightningModule):
         optimizer: which optimiser, learning rate, clipping and schedule.
         draw: randomness of the run.
         total_steps: steps of the whole run, for schedules that end.
+        steps_per_batch: steps that make one of Lightning's batches, ended at multiples of this number; callbacks
+            are called once a batch. What Lightning does for a batch takes longer than a small synthetic step.
 
     Attributes:
         step: RL steps done.
         update: optimiser updates done.
         effective_step: steps done plus steps extrapolated.
         learning_rate: rate of the last update.
-        last_metrics: scalars of the last step.
+        batch_metrics: for each step of the last batch its scalars, `step` (from 1) among them.
     """
 
     def __init__(
-        self, objective: Objective, optimizer: OptimizerSettings, draw: Draw, total_steps: int
+        self,
+        objective: Objective,
+        optimizer: OptimizerSettings,
+        draw: Draw,
+        total_steps: int,
+        steps_per_batch: int = 1,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -62,12 +69,15 @@ class LabModule(pl.LightningModule):
         self.optimizer_settings = optimizer
         self.draw = draw
         self.total_steps = total_steps
+        self.steps_per_batch = steps_per_batch
         self.step = 0
         self.update = 0
         self.effective_step = 0.0
         self.learning_rate = optimizer.learning_rate
-        self.last_metrics: dict[str, float] = {}
+        self.batch_metrics: list[dict[str, float]] = []
         self._trained = objective.trainable()
+        self._peak_rates = objective.learning_rates(optimizer.learning_rate)
+        self._observers: list[UpdateObserver] = []
         self._pending_optimizer_state: dict[str, Any] | None = None
 
     @property
@@ -83,22 +93,59 @@ class LabModule(pl.LightningModule):
         return optimizer
 
     def configure_optimizers(self) -> Optimizer:
-        optimizer = self.optimizer_settings.build(list(self._trained.values()))
+        optimizer = self.optimizer_settings.build(self._parameter_groups())
         if self._pending_optimizer_state is not None:
             optimizer.load_state_dict(self._pending_optimizer_state)
             self._pending_optimizer_state = None
         return optimizer
 
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        """Return torch's parameter groups: one, or one for each parameter that has a learning rate of its own."""
+        if not self._peak_rates:
+            return [{"params": list(self._trained.values())}]
+        return [{"params": [parameter]} for parameter in self._trained.values()]
+
+    def peak_learning_rate(self, name: str) -> float:
+        """Return the peak learning rate of one parameter."""
+        return self._peak_rates.get(name, self.optimizer_settings.learning_rate)
+
+    def learning_rate_of(self, name: str) -> float:
+        """Return the rate of the last update of one parameter."""
+        if not self._peak_rates or self.update == 0:
+            return self.learning_rate
+        return self.peak_learning_rate(name) * self._share(self.update - 1)
+
+    def _share(self, update: int) -> float:
+        """Return the schedule's factor on all peak learning rates for the update number `update` (from 0)."""
+        return self.optimizer_settings.schedule.share(
+            update, self.total_steps * self.objective.updates_per_step
+        )
+
     def on_fit_start(self) -> None:
-        """Learn which of the run's processes this is."""
+        """Learn which of the run's processes this is, and who watches its updates."""
         self.objective.shard = Shard(self.global_rank, self.trainer.world_size)
+        callbacks = list(getattr(self.trainer, "callbacks", []))
+        self._observers = [callback for callback in callbacks if isinstance(callback, UpdateObserver)]
+
+    @property
+    def last_metrics(self) -> dict[str, float]:
+        """Scalars of the last step."""
+        return {name: value for name, value in self.batch_metrics[-1].items() if name != "step"}
 
     def train_dataloader(self) -> DataLoader:
-        """One item for each step that is left; what a step does follows from `self.step`."""
-        return DataLoader(range(self.step, self.total_steps), batch_size=None)  # type: ignore[arg-type]
+        """One item for each batch that is left; what a step does follows from `self.step`."""
+        whole = self.steps_per_batch
+        left = range(self.step // whole, -(-self.total_steps // whole))
+        return DataLoader(left, batch_size=None)  # type: ignore[arg-type]
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
-        """Do one step: collect, then the objective's updates."""
+        """Do the steps of one batch."""
+        whole = self.steps_per_batch
+        end = min((self.step // whole + 1) * whole, self.total_steps)
+        self.batch_metrics = [self._step() for _ in range(self.step, end)]
+
+    def _step(self) -> dict[str, float]:
+        """Do one step: collect, then the objective's updates. Return its scalars."""
         started = time.perf_counter()
         collected = self.objective.collect(self.step, self.draw)
         norms: list[float] = []
@@ -106,22 +153,50 @@ class LabModule(pl.LightningModule):
         for update in range(self.objective.updates_per_step):
             loss, norm = self._update(collected, update)
             losses.append(loss)
-            norms.append(norm)
+            if norm is not None:
+                norms.append(norm)
         self.step += 1
         self.effective_step += 1.0
-        self.last_metrics = {
+        return {
+            "step": self.step,
             **collected.metrics,
             "loss": sum(losses) / len(losses),
-            "grad_norm": sum(norms) / len(norms),
+            **({"grad_norm": sum(norms) / len(norms)} if norms else {}),
             "learning_rate": self.learning_rate,
             "step_time": time.perf_counter() - started,
         }
 
-    def _update(self, collected: Any, update: int) -> tuple[float, float]:
+    def _update(self, collected: Any, update: int) -> tuple[float, float | None]:
+        """Do one update; return its loss and the norm of its gradient, where that means something."""
         optimizer = self.optimizers()
         assert not isinstance(optimizer, list)
         parameters = list(self._trained.values())
-        optimizer.zero_grad(set_to_none=False)
+        total = self.objective.write_gradients(collected, update)
+        if total is None:
+            total = self._differentiate(collected, update, parameters)
+        if not _finite(total):
+            raise RunFailed(f"step {self.step}: the loss is {total}; {LOWER_THE_RATE}")
+        for observer in self._observers:
+            observer.before_update(self)
+        norm = None if self.objective.independent_replicates else self._clip(parameters)
+        if norm is not None and not _finite(norm):
+            raise RunFailed(f"step {self.step}: the gradient norm is {norm}; {LOWER_THE_RATE}")
+        share = self._share(self.update)
+        self.learning_rate = self.optimizer_settings.learning_rate * share
+        peaks = [self.peak_learning_rate(name) for name in self._peak_rates]
+        for group, peak in zip(
+            optimizer.param_groups, peaks or [self.optimizer_settings.learning_rate], strict=True
+        ):
+            group["lr"] = peak * share
+        optimizer.step()
+        self.update += 1
+        for observer in self._observers:
+            observer.after_update(self)
+        return total, norm
+
+    def _differentiate(self, collected: Any, update: int, parameters: list[torch.nn.Parameter]) -> float:
+        """Leave the gradient of the objective's losses in the parameters; return their sum."""
+        self.torch_optimizer.zero_grad(set_to_none=False)
         total = 0.0
         for loss in self.objective.losses(collected, update):
             total += float(loss.detach())
@@ -131,28 +206,13 @@ class LabModule(pl.LightningModule):
                 loss.backward()  # Lightning's would average over the processes, one collective a micro-batch
         (total,) = self.objective.shard.sum(total)
         if not _finite(total):
-            raise RunFailed(f"step {self.step}: the loss is {total}; {LOWER_THE_RATE}")
+            return total
         for parameter in parameters:
             # A step without signal still moves along its momentum, so its gradient is zero and not absent.
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         self.objective.shard.sum_gradients(parameters)
-        observers = [callback for callback in self._callbacks() if isinstance(callback, UpdateObserver)]
-        for observer in observers:
-            observer.before_update(self)
-        norm = self._clip(parameters)
-        if not _finite(norm):
-            raise RunFailed(f"step {self.step}: the gradient norm is {norm}; {LOWER_THE_RATE}")
-        total_updates = self.total_steps * self.objective.updates_per_step
-        share = self.optimizer_settings.schedule.share(self.update, total_updates)
-        self.learning_rate = self.optimizer_settings.learning_rate * share
-        for group in optimizer.param_groups:
-            group["lr"] = self.learning_rate
-        optimizer.step()
-        self.update += 1
-        for observer in observers:
-            observer.after_update(self)
-        return total, norm
+        return total
 
     def _clip(self, parameters: list[torch.nn.Parameter]) -> float:
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
@@ -161,9 +221,6 @@ class LabModule(pl.LightningModule):
         if limit is not None:
             torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
         return float(norm)
-
-    def _callbacks(self) -> list[Any]:
-        return list(getattr(self.trainer, "callbacks", []))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["lab_counters"] = {

@@ -9,6 +9,7 @@ arXiv 2601.04537).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +17,8 @@ import numpy as np
 
 from lab.draw import Draw, stable_hash
 from lab.settings import require
+
+_LARGEST_DB = 300.0  # beyond it one of the amplitudes is lost in rounding
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,15 @@ class RewardFlips:
         else:
             by_problem = [stable_hash("reward_flip", draw.seed, key) / 2.0**64 for key in problem_keys]
             uniforms = np.broadcast_to(np.array(by_problem)[:, None], rewards.shape)
+        return self.flipped(rewards, uniforms)
+
+    def flipped(self, rewards: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
+        """Return the rewards, flipped where the uniform of each lies below its probability.
+
+        Args:
+            rewards: 0 or 1 (NaN: not judged, stays NaN), any shape.
+            uniforms: in [0, 1), broadcast against `rewards`.
+        """
         probability = np.where(rewards > 0.5, self.false_negative, self.false_positive)
         flipped = np.where(uniforms < probability, 1.0 - rewards, rewards)
         return np.where(np.isnan(rewards), np.nan, flipped)
@@ -63,21 +75,61 @@ class RewardFlips:
 
 @dataclass(frozen=True)
 class TokenSignNoise:
-    """Settings of the token sign noise; `signal_amplitude` 0 is pure noise, `noise_amplitude` 0 is none."""
+    """Settings of the token sign noise: two amplitudes, or a signal-to-noise ratio instead of them.
+
+    The amplitudes a and b that hold are `amplitudes`; a = 0 is pure noise, b = 0 is none.
+    """
 
     signal_amplitude: float
     """a in c = a + b eps; 1 with b = 0 is plain training."""
     noise_amplitude: float
     """b in c = a + b eps."""
+    snr_db: float | None = None
+    """20 log10(a / b) in dB, in place of the amplitudes; null: the amplitudes hold."""
+    normalisation: Literal["fixed_signal", "unit_power"] = "fixed_signal"
+    """With `snr_db`: a = 1 (`fixed_signal`), or a² + b² = 1 (`unit_power`)."""
 
     def __post_init__(self) -> None:
         for field in ("signal_amplitude", "noise_amplitude"):
             value = getattr(self, field)
             require(value >= 0, field, f"an amplitude must not be negative, got {value}")
+        if self.snr_db is None:
+            require(
+                self.normalisation == "fixed_signal",
+                "normalisation",
+                "goes with snr_db; without it, the amplitudes say it all",
+            )
+            return
+        require(
+            abs(self.snr_db) <= _LARGEST_DB, "snr_db", f"must lie within {_LARGEST_DB} dB, got {self.snr_db}"
+        )
+        require(
+            (self.signal_amplitude, self.noise_amplitude) == (1.0, 0.0),
+            "snr_db",
+            f"contradicts the amplitudes {self.signal_amplitude} and {self.noise_amplitude}; give either "
+            "snr_db or amplitudes (for pure noise: signal_amplitude=0)",
+        )
+
+    @property
+    def amplitudes(self) -> tuple[float, float]:
+        """a and b of c = a + b eps."""
+        if self.snr_db is None:
+            return self.signal_amplitude, self.noise_amplitude
+        noise = 10.0 ** (-self.snr_db / 20.0)
+        signal = 1.0 if self.normalisation == "fixed_signal" else 1.0 / math.hypot(1.0, noise)
+        return signal, signal * noise
+
+    @classmethod
+    def of_snr(
+        cls, snr_db: float, normalisation: Literal["fixed_signal", "unit_power"] = "fixed_signal"
+    ) -> TokenSignNoise:
+        """Return the noise of this signal-to-noise ratio in dB."""
+        return cls(1.0, 0.0, snr_db, normalisation)
 
     def weights(self, shape: tuple[int, ...], draw: Draw, step: int) -> np.ndarray:
         """Return the weight c of each token, float64, of `shape` [row, token] (role `token_sign`)."""
-        if self.noise_amplitude == 0:
-            return np.full(shape, self.signal_amplitude)
+        signal, noise = self.amplitudes
+        if noise == 0:
+            return np.full(shape, signal)
         signs = np.where(draw.uniform("token_sign", step, shape) < 0.5, -1.0, 1.0)
-        return self.signal_amplitude + self.noise_amplitude * signs
+        return signal + noise * signs

@@ -67,8 +67,8 @@ class OptimizerSettings(ABC):
         )
 
     @abstractmethod
-    def build(self, parameters: list[nn.Parameter]) -> optim.Optimizer:
-        """Return the torch optimiser over `parameters`."""
+    def build(self, parameters: list[nn.Parameter] | list[dict[str, Any]]) -> optim.Optimizer:
+        """Return the torch optimiser over `parameters`, or over torch's parameter groups."""
 
     @abstractmethod
     def moments(self, state: Mapping[str, Any]) -> dict[str, Any]:
@@ -115,7 +115,7 @@ class AdamWSettings(OptimizerSettings):
             require(0 <= getattr(self, field) < 1, field, f"must lie in [0, 1), got {getattr(self, field)}")
         require(self.epsilon >= 0, "epsilon", "must not be negative")
 
-    def build(self, parameters: list[nn.Parameter]) -> optim.Optimizer:
+    def build(self, parameters: list[nn.Parameter] | list[dict[str, Any]]) -> optim.Optimizer:
         from torch.optim import AdamW
 
         return AdamW(
@@ -155,7 +155,7 @@ class SGDSettings(OptimizerSettings):
         super().__post_init__()
         require(0 <= self.heavy_ball < 1, "heavy_ball", f"must lie in [0, 1), got {self.heavy_ball}")
 
-    def build(self, parameters: list[nn.Parameter]) -> optim.Optimizer:
+    def build(self, parameters: list[nn.Parameter] | list[dict[str, Any]]) -> optim.Optimizer:
         from torch.optim import SGD
 
         return SGD(

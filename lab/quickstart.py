@@ -131,6 +131,7 @@ def make_report(
 ) -> Report:
     """Put the page together."""
     settings = plan.settings["rl"]
+    assert settings.policy is not None
     sections = [
         (
             "Learning",

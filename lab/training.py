@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -11,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from lab.errors import BadInput
 from lab.files import require_free_space
-from lab.objectives import OBJECTIVES, ObjectiveSettings, RLVRSettings, build_objective_settings
+from lab.objectives import OBJECTIVES, ObjectiveSettings, SyntheticSettings, build_objective_settings
 from lab.objectives.settings import EvaluationSettings, GenerationSettings, ProbeSettings
+from lab.objectives.synthetic_settings import build_cells
 from lab.optimizers import OptimizerSettings, build_optimizer_settings
 from lab.policies import PolicySettings, build_policy_settings, load_policy
 from lab.policies.settings import ScratchSettings
 from lab.process import peak_memory_mb
 from lab.runs import Run
-from lab.settings import build, whole_number
+from lab.settings import Invalid, build, whole_number
 from lab.tasks import Task, build_task
 from lab.trainer import LoggerSettings, TrainerSettings, build_logger_settings, build_trainer
 from lab.trajectory.settings import RecorderSettings
@@ -31,22 +33,29 @@ if TYPE_CHECKING:
     from lab.trajectory.recorder import Recorder
 
 _BYTES_PER_RECORD = 4 * 1024**2
+_BYTES_OF_LIBRARIES = 700 * 1024**2  # Python, torch and all else, before the first number of a run
+
+_LONGEST_BATCH = 20  # steps of a synthetic run between two looks at whether to stop
+
+NONE = "none"
+"""Option of the groups `policy` and `task` that synthetic objectives choose."""
+_LANGUAGE_MODEL_GROUPS = ("policy", "task", "generation", "evaluation", "probes")
 
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """Everything that decides what a training run computes."""
+    """Everything that decides what a training run computes; what a synthetic objective has no use for is None."""
 
     seed: int
     steps: int
     twin: bool
-    policy: PolicySettings
-    task: Task
+    policy: PolicySettings | None
+    task: Task | None
     objective: ObjectiveSettings
     optimizer: OptimizerSettings
-    generation: GenerationSettings
-    evaluation: EvaluationSettings
-    probes: ProbeSettings
+    generation: GenerationSettings | None
+    evaluation: EvaluationSettings | None
+    probes: ProbeSettings | None
     recorder: RecorderSettings
     trainer: TrainerSettings
     logger: LoggerSettings
@@ -79,81 +88,110 @@ def build_train_settings(config: Mapping[str, Any], objective_key: str = "object
     """
     if not isinstance(config["twin"], bool):
         raise BadInput(f"twin: expected true or false, got {config['twin']!r}")
+    objective = build_objective_settings(config["objective"], objective_key)
+    groups = _language_model_groups if objective.trains_language_model else _no_language_model
     settings = TrainSettings(
         seed=whole_number(config["seed"], "seed", least=0),
         steps=whole_number(config["steps"], "steps", least=1),
         twin=config["twin"],
-        policy=build_policy_settings(config["policy"]),
-        task=build_task(config["task"]),
-        objective=build_objective_settings(config["objective"], objective_key),
+        objective=objective,
         optimizer=build_optimizer_settings(config["optimizer"]),
-        generation=build(GenerationSettings, config["generation"], "generation"),
-        evaluation=build(EvaluationSettings, config["evaluation"], "evaluation"),
-        probes=build(ProbeSettings, config["probes"], "probes"),
         recorder=build(RecorderSettings, config["recorder"], "recorder"),
         trainer=build(TrainerSettings, config["trainer"], "trainer"),
         logger=build_logger_settings(config["logger"]),
+        **groups(config, objective.name),
     )
-    if isinstance(settings.policy, ScratchSettings):
+    if isinstance(settings.policy, ScratchSettings) and settings.generation is not None:
         context = settings.policy.context
         if settings.generation.max_new_tokens >= context:
             raise BadInput(
                 f"generation.max_new_tokens: {settings.generation.max_new_tokens} does not fit policy.context="
                 f"{context}"
             )
-    _check_shares(settings)
+    if isinstance(objective, SyntheticSettings):
+        _check_synthetic(settings)
+    try:
+        objective.check_processes(settings.trainer.devices)
+    except Invalid as error:
+        raise BadInput(f"objective.{error.field}: {error.message}") from None
     return as_twin(settings) if settings.twin else settings
 
 
-def _check_shares(settings: TrainSettings) -> None:
-    """Refuse a step that cannot be split evenly among its updates and processes."""
-    objective, devices = settings.objective, settings.trainer.devices
-    if isinstance(objective, RLVRSettings):
-        key, count, parts = "prompts", objective.prompts, objective.updates_per_step * devices
-    else:
-        key, count, parts = "examples", objective.examples, devices
-    if count % parts:
+def _language_model_groups(config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Build the groups that only an objective over a language model reads."""
+    for key in _LANGUAGE_MODEL_GROUPS:
+        node = config[key]
+        if node is None or (isinstance(node, Mapping) and node.get("name") == NONE):
+            raise BadInput(
+                f"{key}: objective={name} trains a language model and needs one; choose another option"
+            )
+    return {
+        "policy": build_policy_settings(config["policy"]),
+        "task": build_task(config["task"]),
+        "generation": build(GenerationSettings, config["generation"], "generation"),
+        "evaluation": build(EvaluationSettings, config["evaluation"], "evaluation"),
+        "probes": build(ProbeSettings, config["probes"], "probes"),
+    }
+
+
+def _no_language_model(config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Refuse the groups that a synthetic objective does not read."""
+    for key in _LANGUAGE_MODEL_GROUPS:
+        node = config[key]
+        if node is not None and node != {"name": NONE}:
+            raise BadInput(
+                f"{key}: objective={name} has no language model, so no code reads this; leave it out"
+            )
+    return dict.fromkeys(_LANGUAGE_MODEL_GROUPS)
+
+
+def _check_synthetic(settings: TrainSettings) -> None:
+    """Refuse what would couple the replicates of a synthetic run, or would not be read."""
+    if settings.optimizer.clip_norm is not None:
         raise BadInput(
-            f"objective.{key}: {count} cannot be split evenly {parts} ways (updates x trainer.devices)"
+            "optimizer.clip_norm: the norm over all replicates would couple independent runs; set it to null"
         )
+    if settings.trainer.strategy != "auto":
+        raise BadInput("trainer.strategy: a synthetic run is one process; leave it at auto")
+    if settings.trainer.precision != "32-true":
+        raise BadInput("trainer.precision: a synthetic run is computed in float32; leave it at 32-true")
+    if settings.recorder.checkpoint_every is not None:
+        raise BadInput("recorder.checkpoint_every: a synthetic run has no model to save; set it to null")
 
 
 def as_twin(settings: TrainSettings) -> TrainSettings:
     """Return the pure-noise twin: the same noise, no signal, and no weight decay (decay makes drift).
 
     Raises:
-        BadInput: more than one update a step (clipping on a second one makes drift).
+        BadInput: a setting that leaves the twin a drift.
     """
-    objective = settings.objective
-    if isinstance(objective, RLVRSettings):
-        if objective.updates_per_step > 1:
-            raise BadInput(
-                "twin: needs objective.updates_per_step=1, clipping on a second update makes drift"
-            )
-        twin: ObjectiveSettings = replace(objective, permute_advantages=True, kl_coefficient=0.0)
-    else:
-        noise = replace(objective.sign_noise, signal_amplitude=0.0)
-        if noise.noise_amplitude == 0:
-            noise = replace(noise, noise_amplitude=1.0)
-        twin = replace(objective, sign_noise=noise)
+    try:
+        twin = settings.objective.twin()
+    except Invalid as error:
+        raise BadInput(str(error)) from None
     return replace(settings, objective=twin, optimizer=replace(settings.optimizer, weight_decay=0.0))
 
 
 def build_objective(settings: TrainSettings) -> Objective:
-    """Load the policy and build the objective.
+    """Build the objective, with the policy loaded where it trains one.
 
     Raises:
         BadInput: the policy cannot be loaded or does not fit the task.
     """
     module, name = OBJECTIVES[settings.objective.name][1].split(":")
-    objective: Objective = getattr(import_module(module), name)(
-        settings.objective,
-        load_policy(settings.policy, settings.seed),
-        settings.task,
-        settings.generation,
-        settings.evaluation,
-        settings.probes,
-    )
+    make = getattr(import_module(module), name)
+    objective: Objective
+    if settings.policy is None:
+        objective = make(settings.objective, settings.seed)
+    else:
+        objective = make(
+            settings.objective,
+            load_policy(settings.policy, settings.seed),
+            settings.task,
+            settings.generation,
+            settings.evaluation,
+            settings.probes,
+        )
     return objective
 
 
@@ -206,6 +244,7 @@ def train(settings: TrainSettings, run: Run, title: str) -> dict[str, Any]:
         "steps": module.step,
         "updates": module.update,
         "pass_rate": {"start": pass_rate[0], "end": pass_rate[-1]} if pass_rate else None,
+        **_cells(settings, tree),
         "wall_clock_s": time.perf_counter() - started,
         "peak_rss_mb": peak_memory_mb(),
         "result": _result_line(settings, pass_rate),
@@ -234,7 +273,7 @@ def fit(settings: TrainSettings, run: Run, title: str) -> LabModule:
     draw = Draw(settings.seed)
     objective.check(draw)
     _require_space(settings, objective, run)
-    module = LabModule(objective, settings.optimizer, draw, settings.steps)
+    module = LabModule(objective, settings.optimizer, draw, settings.steps, _steps_per_batch(settings))
     with stop_after_step() as stop:
         recorder = Recorder(settings.recorder, run.path, stop)
         checkpoint = run.path / RESUME
@@ -251,6 +290,14 @@ def fit(settings: TrainSettings, run: Run, title: str) -> LabModule:
     return module
 
 
+def _steps_per_batch(settings: TrainSettings) -> int:
+    """Return how many steps go into one of Lightning's batches: those between things that the recorder does."""
+    if settings.objective.trains_language_model:
+        return 1
+    common = math.gcd(settings.recorder.every, settings.recorder.save_every)
+    return max(size for size in range(1, _LONGEST_BATCH + 1) if common % size == 0)
+
+
 def _recorded_points(settings: TrainSettings) -> int:
     return 1 + -(-settings.steps // settings.recorder.every)
 
@@ -263,24 +310,50 @@ def _require_space(settings: TrainSettings, objective: Objective, run: Run) -> N
     if keep is not None:
         checkpoints = min(checkpoints, keep + 2)  # step 0, and the newest before the oldest goes
     resume = 2 * 3 * weights  # weights and two moments, the new file beside the old one
-    needed = (_recorded_points(settings) + 1) * _BYTES_PER_RECORD + checkpoints * weights + resume
+    needed = (_recorded_points(settings) + 1) * _bytes_per_record(settings) + checkpoints * weights + resume
     require_free_space(run.path, needed, "this run")
 
 
 def estimate(settings: TrainSettings) -> dict[str, Any]:
     """Return what a run would do and need, without running it."""
     recorded = _recorded_points(settings)
-    rollouts = (
-        settings.objective.prompts * settings.objective.rollouts
-        if isinstance(settings.objective, RLVRSettings)
-        else 0
-    )
-    return {
+    found = {
         "steps": settings.steps,
-        "rollouts": rollouts * settings.steps,
+        "rollouts": settings.objective.rollouts_per_step * settings.steps,
         "recorded_points": recorded,
-        "disk_mb_of_records_at_most": (recorded + 1) * _BYTES_PER_RECORD / 1024**2,
+        "disk_mb_of_records_at_most": (recorded + 1) * _bytes_per_record(settings) / 1024**2,
     }
+    if isinstance(settings.objective, SyntheticSettings):
+        found["memory_mb_at_most"] = synthetic_memory(settings) / 1024**2
+    return found
+
+
+def _kinds_recorded(settings: TrainSettings) -> int:
+    """How many numbers the recorder keeps of a coordinate: weight, moments, momentum-free position."""
+    optimizer = settings.optimizer
+    return 1 + len(optimizer.moment_names) + (optimizer.momentum > 0)
+
+
+def _bytes_per_record(settings: TrainSettings) -> int:
+    if not isinstance(settings.objective, SyntheticSettings):
+        return _BYTES_PER_RECORD
+    return _BYTES_PER_RECORD + 4 * settings.objective.parameters * _kinds_recorded(settings)
+
+
+def synthetic_memory(settings: TrainSettings) -> int:
+    """Return a bound on the resident bytes of a synthetic run.
+
+    While it runs: weights, gradients, moments, and one recorded point with its copy on the way to the file. At the end:
+    all recorded points with one copy, and the points of a cell's weights in double precision, four times.
+    """
+    objective = settings.objective
+    assert isinstance(objective, SyntheticSettings)
+    numbers, kinds = objective.parameters, _kinds_recorded(settings)
+    running = 4 * numbers * (2 + len(settings.optimizer.moment_names) + 3 * kinds)
+    points = _recorded_points(settings)
+    of_a_cell = numbers // max(len(objective.cells), 1)
+    at_the_end = points * (2 * 4 * numbers * kinds + 4 * 8 * of_a_cell)
+    return _BYTES_OF_LIBRARIES + max(running, at_the_end)
 
 
 def _pass_rates(tree: xr.DataTree) -> list[float]:
@@ -289,6 +362,16 @@ def _pass_rates(tree: xr.DataTree) -> list[float]:
     if "evaluation" not in tree.children:
         return []
     return [float(value) for value in group(tree, "evaluation")["pass_rate"]]
+
+
+def _cells(settings: TrainSettings, tree: xr.DataTree) -> dict[str, Any]:
+    """Return the summary key `cells` of a synthetic run."""
+    if not isinstance(settings.objective, SyntheticSettings):
+        return {}
+    from lab.cell_summary import summarise_cells
+
+    cells = build_cells(settings.objective)
+    return {"cells": summarise_cells(tree, cells, settings.optimizer.learning_rate)}
 
 
 def _restore(module: LabModule, recorder: Recorder, path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ from lab.noise import RewardFlips, TokenSignNoise
 from lab.settings import build
 
 Z_BOUND = 5.0
+NO_SNR = {"snr_db": None, "normalisation": "fixed_signal"}
 
 
 def binomial_z(successes: float, trials: int, probability: float) -> float:
@@ -157,6 +158,52 @@ def test_without_noise_every_token_weighs_the_signal() -> None:
 
 @pytest.mark.parametrize("field", ["signal_amplitude", "noise_amplitude"])
 def test_a_negative_amplitude_is_refused(field: str) -> None:
-    node = {"signal_amplitude": 1.0, "noise_amplitude": 1.0, field: -1.0}
+    node = {"signal_amplitude": 1.0, "noise_amplitude": 1.0, **NO_SNR, field: -1.0}
     with pytest.raises(BadInput, match=rf"^objective\.sign_noise\.{field}: .*negative"):
         build(TokenSignNoise, node, "objective.sign_noise")
+
+
+# --- the same by a signal-to-noise ratio ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("decibels", [10.0, 0.0, -10.0, -20.0])
+@pytest.mark.parametrize("normalisation", ["fixed_signal", "unit_power"])
+def test_the_amplitudes_have_the_ratio_asked_for(
+    decibels: float, normalisation: Literal["fixed_signal", "unit_power"]
+) -> None:
+    signal, noise = TokenSignNoise.of_snr(decibels, normalisation).amplitudes
+    assert 20 * math.log10(signal / noise) == pytest.approx(decibels, abs=1e-12)
+    if normalisation == "fixed_signal":
+        assert signal == 1.0
+    else:
+        assert signal**2 + noise**2 == pytest.approx(1.0, abs=1e-15)
+
+
+def test_weights_follow_the_ratio() -> None:
+    weights = TokenSignNoise.of_snr(0.0, "unit_power").weights((400, 50), Draw(1), 0)
+    np.testing.assert_allclose(np.unique(weights), [0.0, math.sqrt(2)], atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"snr_db": 5.0, "noise_amplitude": 1.0}, r"snr_db: contradicts the amplitudes 1\.0 and 1\.0"),
+        ({"snr_db": 5.0, "signal_amplitude": 0.0}, r"snr_db: contradicts"),
+        ({"normalisation": "unit_power"}, r"normalisation: goes with snr_db"),
+        ({"snr_db": 400.0}, r"snr_db: must lie within"),
+        ({"snr_db": "loud"}, r"snr_db: expected a number"),
+        ({"snr_db": 5.0, "normalisation": "peak"}, r"normalisation: unknown 'peak'"),
+    ],
+)
+def test_a_ratio_that_contradicts_the_amplitudes_is_refused(change: dict[str, Any], words: str) -> None:
+    node = {"signal_amplitude": 1.0, "noise_amplitude": 0.0, **NO_SNR, **change}
+    with pytest.raises(BadInput, match=rf"^objective\.sign_noise\.{words}"):
+        build(TokenSignNoise, node, "objective.sign_noise")
+
+
+def test_flipping_with_given_uniforms_is_what_apply_does() -> None:
+    flips, rewards = RewardFlips(0.2, 0.4, "rollout"), verified_rewards(50, 8, 0.5)
+    uniforms = Draw(3).uniform("reward_flip", 7, rewards.shape)
+    by_hand = np.where(uniforms < np.where(rewards == 1, 0.4, 0.2), 1 - rewards, rewards)
+    assert np.array_equal(flips.flipped(rewards, uniforms), by_hand)
+    assert np.array_equal(flips.apply(rewards, keys(50), Draw(3), 7), by_hand)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from lab.objectives.settings import (
-    OBJECTIVES,
-    ObjectiveSettings,
-    RLVRSettings,
-    SFTSettings,
-    build_objective_settings,
-)
+from lab.objectives.family import ObjectiveSettings
+from lab.objectives.settings import OBJECTIVES, RLVRSettings, SFTSettings, build_objective_settings
+from lab.objectives.synthetic_settings import SyntheticSettings
 
-__all__ = ["OBJECTIVES", "ObjectiveSettings", "RLVRSettings", "SFTSettings", "build_objective_settings"]
+__all__ = [
+    "OBJECTIVES",
+    "ObjectiveSettings",
+    "RLVRSettings",
+    "SFTSettings",
+    "SyntheticSettings",
+    "build_objective_settings",
+]

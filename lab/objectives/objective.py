@@ -32,6 +32,9 @@ class Objective(nn.Module, ABC):
     """
 
     updates_per_step: int = 1
+    independent_replicates: bool = False
+    """Whether the parameters are those of independent runs, so that a norm over all of them means nothing: none is
+    computed, and clipping to one is refused."""
     shard: Shard = Shard()
     """Which share of a step this process does; the module sets it where there are several."""
 
@@ -54,6 +57,30 @@ class Objective(nn.Module, ABC):
     def losses(self, batch: Any, update: int) -> Iterator[Tensor]:
         """Yield micro-batch losses of one update, all over one global denominator."""
 
+    def write_gradients(self, batch: Any, update: int) -> float | None:
+        """Put the gradient of an update into each parameter's `.grad`, where no differentiation is needed.
+
+        Returns:
+            the sum of what `losses` would yield, or None: there is no such way, and `losses` is differentiated.
+        """
+        return None
+
+    def learning_rates(self, common: float) -> dict[str, float]:
+        """Return the peak learning rate of each parameter by name, in the order of `trainable`, given the optimiser's;
+        each then has a parameter group of its own. Empty: all share the optimiser's."""
+        return {}
+
+    def coordinate_labels(self, name: str, flat_index: np.ndarray) -> dict[str, np.ndarray]:
+        """Return labels of some coordinates of a parameter, int64 [coordinate] each, for the store."""
+        return {}
+
+    def mechanism(self) -> dict[str, np.ndarray]:
+        """Return what is known exactly of the process at the present parameters; undefined is NaN.
+
+        Arrays are float [cell, replicate] or [cell, replicate, prompt].
+        """
+        return {}
+
     def prepare_probes(self, draw: Draw) -> dict[str, np.ndarray]:
         """Return the fixed probes of the run (computed once, before the first step)."""
         return {}
@@ -63,7 +90,10 @@ class Objective(nn.Module, ABC):
         return {}
 
     def evaluate(self, draw: Draw) -> dict[str, np.ndarray]:
-        """Return held-out results at the present parameters; the same problems at every call."""
+        """Return held-out results at the present parameters; the same problems at every call.
+
+        Either `correct` [problem, rollout], or `pass_rate` [cell, replicate] where that is known exactly.
+        """
         return {}
 
     def save_pretrained(self, directory: Any) -> None:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
 
 from lab.noise import RewardFlips, TokenSignNoise
 from lab.objectives.advantages import AdvantageScale
-from lab.settings import build, choose, option_name, require
+from lab.objectives.bandit_settings import BanditSettings
+from lab.objectives.family import ObjectiveSettings
+from lab.objectives.logistic_settings import LogisticSettings
+from lab.objectives.quadratic_settings import QuadraticSettings
+from lab.objectives.synthetic_settings import SyntheticSettings, build_cells
+from lab.settings import Invalid, build, choose, option_name, require
 
 Aggregation = Literal["token_mean", "sequence_mean", "sequence_sum"]
 
@@ -59,7 +64,7 @@ class ProbeSettings:
 
 
 @dataclass(frozen=True)
-class RLVRSettings:
+class RLVRSettings(ObjectiveSettings):
     """Keys of RL with verifiable rewards."""
 
     name: str
@@ -92,6 +97,8 @@ class RLVRSettings:
     """Shuffle advantages within each group: pure noise. `twin=true` sets it."""
     flips: RewardFlips
     """Noise put on the verified rewards."""
+
+    trains_language_model: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         require(self.prompts >= 1, "prompts", f"a step needs at least one prompt, got {self.prompts}")
@@ -126,9 +133,26 @@ class RLVRSettings:
             "a pure-noise twin takes one update a step: clipping on a second one makes drift",
         )
 
+    def twin(self) -> RLVRSettings:
+        """Permute advantages, and leave the KL term out."""
+        if self.updates_per_step > 1:
+            raise Invalid(
+                "twin", "needs objective.updates_per_step=1, clipping on a second update makes drift"
+            )
+        return replace(self, permute_advantages=True, kl_coefficient=0.0)
+
+    def check_processes(self, processes: int) -> None:
+        """Each update and process takes an equal share of the prompts."""
+        _require_even("prompts", self.prompts, self.updates_per_step * processes)
+
+    @property
+    def rollouts_per_step(self) -> int:
+        """See `ObjectiveSettings`."""
+        return self.prompts * self.rollouts
+
 
 @dataclass(frozen=True)
-class SFTSettings:
+class SFTSettings(ObjectiveSettings):
     """Keys of supervised fine-tuning on the tasks' own answers."""
 
     name: str
@@ -142,6 +166,8 @@ class SFTSettings:
     sign_noise: TokenSignNoise
     """Weights of the tokens' losses."""
 
+    trains_language_model: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         require(self.examples >= 1, "examples", f"a step needs at least one, got {self.examples}")
         require(
@@ -150,13 +176,46 @@ class SFTSettings:
             "must be at least 1, or null",
         )
 
+    def twin(self) -> SFTSettings:
+        """Take the signal out of the tokens' weights; their noise stays, or is 1 where there was none."""
+        _, noise = self.sign_noise.amplitudes
+        return replace(self, sign_noise=TokenSignNoise(0.0, noise or 1.0))
 
-OBJECTIVES: dict[str, tuple[type, str]] = {
+    def check_processes(self, processes: int) -> None:
+        """Each process takes an equal share of the examples."""
+        _require_even("examples", self.examples, processes)
+
+
+@dataclass(frozen=True)
+class OwnSFTSettings(SFTSettings):
+    """Keys of supervised fine-tuning on the policy's own correct completions."""
+
+    source: Literal["fresh", "frozen"]
+    """Who writes the completions: the policy as it is, or as it was at the start."""
+    rollouts: int
+    """Completions sampled for each problem, of which the first right one is kept."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.rollouts >= 1, "rollouts", f"must be at least 1, got {self.rollouts}")
+
+
+def _require_even(field: str, count: int, parts: int) -> None:
+    require(
+        count % parts == 0,
+        field,
+        f"{count} cannot be split evenly {parts} ways (updates x trainer.devices)",
+    )
+
+
+OBJECTIVES: dict[str, tuple[type[ObjectiveSettings], str]] = {
     "rlvr": (RLVRSettings, "lab.objectives.rlvr:RLVR"),
     "sft": (SFTSettings, "lab.objectives.sft:SFT"),
+    "own_sft": (OwnSFTSettings, "lab.objectives.own_sft:OwnSFT"),
+    "quadratic": (QuadraticSettings, "lab.objectives.quadratic:Quadratic"),
+    "bandit": (BanditSettings, "lab.objectives.bandit:Bandit"),
+    "logistic": (LogisticSettings, "lab.objectives.logistic:Logistic"),
 }
-
-ObjectiveSettings = RLVRSettings | SFTSettings
 
 
 def build_objective_settings(node: Mapping[str, Any], key: str = "objective") -> ObjectiveSettings:
@@ -166,5 +225,7 @@ def build_objective_settings(node: Mapping[str, Any], key: str = "objective") ->
         BadInput: unknown objective, unknown key or impossible value, named by its full key.
     """
     settings_class, _ = choose(OBJECTIVES, option_name(node, key), f"{key}.name")
-    settings: ObjectiveSettings = build(settings_class, node, key)
+    settings = build(settings_class, node, key)
+    if isinstance(settings, SyntheticSettings):
+        build_cells(settings, key)
     return settings

@@ -14,7 +14,7 @@ from lab.objectives.language_model import LanguageModelObjective, token_weights
 from lab.objectives.objective import Batch
 from lab.objectives.settings import EvaluationSettings, GenerationSettings, ProbeSettings, SFTSettings
 from lab.policies.policy import EncodedPrompts, Policy
-from lab.tasks import Task
+from lab.tasks import Problem, Task
 
 
 @dataclass
@@ -61,11 +61,16 @@ class SFT(LanguageModelObjective):
         super().check(draw)
         self.collect(0, draw)
 
-    def collect(self, step: int, draw: Draw) -> ExampleBatch:
+    def examples(self, step: int, draw: Draw) -> tuple[list[Problem], list[str]]:
+        """Return the problems of a step and the completion that each is trained on, those of all processes."""
         problems = self.task.draw("train", self.settings.examples, draw.generator("problem", step))
-        own = self.shard.own(self.settings.examples)
+        return problems, [problem.answer for problem in problems]
+
+    def collect(self, step: int, draw: Draw) -> ExampleBatch:
+        problems, completions = self.examples(step, draw)
+        own = self.shard.own(len(problems))
         prompts = self.policy.encode([problems[index].prompt for index in own])
-        tokens, mask = self.policy.encode_completions([problem.answer for problem in problems])
+        tokens, mask = self.policy.encode_completions(completions)
         self._check_context(prompts, tokens)
         noise = self.settings.sign_noise.weights(tuple(tokens.shape), draw, step)
         weights = token_weights(mask, self.settings.aggregation, len(mask), int(mask.sum()))

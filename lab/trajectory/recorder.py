@@ -65,6 +65,7 @@ class Recorder(pl.Callback):
         self._metric_rows: list[dict[str, float]] = []
         self._update_rows: list[dict[str, np.ndarray]] = []
         self._writes = True
+        self._probe: UpdateProbe | None = None
 
     # ---- Lightning's hooks -------------------------------------------------------------------------
 
@@ -80,8 +81,13 @@ class Recorder(pl.Callback):
         """Set up what is recorded, tidy what a kill has left, and record step 0 of a new run."""
         self.records.mkdir(parents=True, exist_ok=True)
         parameters = module.trained_parameters
-        self._probe = UpdateProbe(
-            parameters, module.draw.seed, self.settings.update_coordinates, self.settings.projections
+        watched = self.settings.update_coordinates or self.settings.projections
+        self._probe = (
+            UpdateProbe(
+                parameters, module.draw.seed, self.settings.update_coordinates, self.settings.projections
+            )
+            if watched
+            else None
         )
         self._indices = {
             name: sample_coordinates(
@@ -112,7 +118,7 @@ class Recorder(pl.Callback):
         module = _lab_module(pl_module)
         finished = module.step == module.total_steps
         if self._writes:
-            self._metric_rows.append({"step": module.step, **module.last_metrics})
+            self._metric_rows += module.batch_metrics
             if module.step % self.settings.every == 0 or finished:
                 self._record(trainer, module)
             self._keep_checkpoint(module)
@@ -125,12 +131,12 @@ class Recorder(pl.Callback):
 
     def before_update(self, module: LabModule) -> None:
         """See `lab.module.UpdateObserver`."""
-        if self._writes:
+        if self._writes and self._probe is not None:
             self._probe.before()
 
     def after_update(self, module: LabModule) -> None:
         """See `lab.module.UpdateObserver`."""
-        if not self._writes:
+        if not self._writes or self._probe is None:
             return
         row = self._probe.after()
         self._update_rows.append(
@@ -160,12 +166,17 @@ class Recorder(pl.Callback):
         for name, indices in self._indices.items():
             names += [name] * len(indices)
             flat.append(indices)
-        probe_names = [name for name, indices in self._probe.chosen.items() for _ in indices]
-        chosen = list(self._probe.chosen.values())
+        watched = {} if self._probe is None else self._probe.chosen
+        probe_names = [name for name, indices in watched.items() for _ in indices]
+        chosen = list(watched.values())
+        labels = [
+            module.objective.coordinate_labels(name, indices) for name, indices in self._indices.items()
+        ]
         probes = module.objective.prepare_probes(module.draw)
         return {
             "param/tensor": np.array(names),
             "param/flat_index": np.concatenate(flat),
+            **{f"param_label/{key}": np.concatenate([each[key] for each in labels]) for key in labels[0]},
             "update_param/tensor": np.array(probe_names, dtype=np.str_),
             "update_param/flat_index": np.concatenate(chosen) if chosen else np.zeros(0, np.int64),
             **{f"probes/{name}": value for name, value in probes.items()},
@@ -174,19 +185,24 @@ class Recorder(pl.Callback):
     def _record(self, trainer: pl.Trainer, module: LabModule) -> None:
         arrays: Arrays = {"step": np.array(module.step), "update": np.array(module.update)}
         arrays["effective_step"] = np.array(module.effective_step)
-        arrays |= _prefixed("weights", self._sampled_weights(module))
+        weights = self._sampled_weights(module)
+        if not np.isfinite(weights["weight"]).all():
+            raise RunFailed(f"step {module.step}: the weights are not finite; {LOWER_THE_RATE}")
+        arrays |= _prefixed("weights", weights)
         probes = {name[7:]: value for name, value in self._static.items() if name.startswith("probes/")}
         outputs = module.objective.observe(probes)
         if any(np.isnan(values).any() for values in outputs.values()):
             raise RunFailed(f"step {module.step}: the policy's outputs are not finite; {LOWER_THE_RATE}")
         arrays |= _prefixed("outputs", outputs)
-        if module.optimizer_settings.momentum > 0 and _is_fine_grained(module):
+        if outputs and module.optimizer_settings.momentum > 0 and _is_fine_grained(module):
             arrays |= _prefixed("outputs_momentum_free", self._observe_momentum_free(module, probes))
         if self.settings.evaluate:
             evaluation = module.objective.evaluate(module.draw)
             arrays |= _prefixed("evaluation", evaluation)
-            if "correct" in evaluation:
-                self.pass_rate = float(np.nanmean(evaluation["correct"]))
+            judged = evaluation.get("correct", evaluation.get("pass_rate"))
+            if judged is not None:
+                self.pass_rate = float(np.nanmean(judged))
+        arrays |= _prefixed("mechanism", module.objective.mechanism())
         arrays |= _prefixed("metrics", _columns(self._metric_rows))
         arrays |= _prefixed("updates", _stacked(self._update_rows))
         write_arrays(part_path(self.records, module.step), arrays)
@@ -205,7 +221,7 @@ class Recorder(pl.Callback):
             indices = torch.from_numpy(self._indices[name]).to(parameter.device)
             moments = _moments(module, parameter)
             tensors = {"weight": parameter.detach(), **moments}
-            displacement = _displacement(module, moments)
+            displacement = _displacement(module, name, moments)
             if displacement is not None:
                 tensors["momentum_free"] = parameter.detach().float() + displacement.float()
             for kind, tensor in tensors.items():
@@ -218,8 +234,8 @@ class Recorder(pl.Callback):
         kept = [parameter.detach().clone() for parameter in parameters]
         try:
             with torch.no_grad():
-                for parameter in parameters:
-                    displacement = _displacement(module, _moments(module, parameter))
+                for name, parameter in module.trained_parameters.items():
+                    displacement = _displacement(module, name, _moments(module, parameter))
                     if displacement is not None:
                         parameter.add_(displacement)
             return module.objective.observe(probes)
@@ -272,13 +288,13 @@ def _moments(module: LabModule, parameter: torch.nn.Parameter) -> dict[str, Tens
     return {name: torch.zeros_like(parameter) for name in module.optimizer_settings.moment_names}
 
 
-def _displacement(module: LabModule, moments: Mapping[str, Tensor]) -> Tensor | None:
+def _displacement(module: LabModule, name: str, moments: Mapping[str, Tensor]) -> Tensor | None:
     if module.optimizer_settings.momentum == 0:
         return None
     if module.update == 0:
         return torch.zeros_like(next(iter(moments.values())))
     displacement: Tensor = module.optimizer_settings.momentum_displacement(
-        moments, module.learning_rate, module.update
+        moments, module.learning_rate_of(name), module.update
     )
     return displacement
 

@@ -4,11 +4,14 @@ Schema (version 1). Root attributes: `schema_version`, `config` (JSON), `seed`, 
 `git_dirty`, `created_at`, `source_dtype`, `storage_dtype`, `arithmetic_dtype`. Groups:
 
 weights     (step, param): weight, momentum_free, first_moment, second_moment; param: tensor, flat_index, layer,
-            module_kind; step: update, effective_step
+            module_kind, and in a synthetic run cell, replicate, coordinate; step: update, effective_step
 logprobs    (step, token): log_prob, log_prob_momentum_free (nats); token: prompt, response, position, token_id;
             (prompt): prompt_text; (prompt, rollout): response_text
 metrics     (step): one variable for each scalar
-evaluation  (step, prompt, rollout): correct; (step): pass_rate; (step, sample): sample_prompt, sample_completion
+evaluation  (step, prompt, rollout): correct; (step): pass_rate; (step, sample): sample_prompt, sample_completion;
+            in a synthetic run (step, cell, replicate): pass_rate_each in place of correct
+mechanism   synthetic runs: what is known exactly of the process, (step, cell, replicate) or (step, cell, replicate,
+            prompt); the names are those that the objective's `mechanism` returns; undefined is NaN
 probe       (update, param): gradient, applied; (update, projection): gradient_projection, applied_projection
 """
 
@@ -59,6 +62,7 @@ def merge(records: Path, attributes: dict[str, Any]) -> xr.DataTree:
         "metrics": _metrics(records, parts),
         "logprobs": _log_probs(static, parts),
         "evaluation": _evaluation(parts),
+        "mechanism": _mechanism(parts),
         "probe": _updates(static, parts),
     }
     kept = {name: dataset for name, dataset in groups.items() if dataset is not None}
@@ -199,6 +203,11 @@ def _weights(static: Arrays, parts: list[Arrays]) -> xr.Dataset:
             "flat_index": ("param", static["param/flat_index"]),
             "layer": ("param", np.array([labels[name][0] for name in tensors])),
             "module_kind": ("param", np.array([labels[name][1] for name in tensors], dtype=object)),
+            **{
+                name.split("/")[1]: ("param", values)
+                for name, values in static.items()
+                if name.startswith("param_label/")
+            },
         },
     )
 
@@ -249,6 +258,15 @@ def _log_probs(static: Arrays, parts: list[Arrays]) -> xr.Dataset | None:
 
 
 def _evaluation(parts: list[Arrays]) -> xr.Dataset | None:
+    if "evaluation/pass_rate" in parts[0]:
+        each = _stack(parts, "evaluation/pass_rate")
+        return xr.Dataset(
+            {
+                "pass_rate": ("step", each.mean((1, 2))),
+                "pass_rate_each": (("step", "cell", "replicate"), each),
+            },
+            coords=_step_coordinates(parts),
+        )
     if "evaluation/correct" not in parts[0]:
         return None
     correct = _stack(parts, "evaluation/correct").astype(np.float32)
@@ -263,6 +281,18 @@ def _evaluation(parts: list[Arrays]) -> xr.Dataset | None:
             "pass_rate": ("step", np.nanmean(correct, axis=(1, 2), dtype=np.float64)),
             **samples,
         },
+        coords=_step_coordinates(parts),
+    )
+
+
+def _mechanism(parts: list[Arrays]) -> xr.Dataset | None:
+    names = [name for name in parts[0] if name.startswith("mechanism/")]
+    if not names:
+        return None
+    dimensions = ("step", "cell", "replicate", "prompt")
+    arrays = {name.split("/")[1]: _stack(parts, name) for name in names}
+    return xr.Dataset(
+        {name: (dimensions[: values.ndim], values) for name, values in arrays.items()},
         coords=_step_coordinates(parts),
     )
 

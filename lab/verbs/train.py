@@ -1,4 +1,4 @@
-"""`lab train`: one run, RLVR or SFT, from a configuration."""
+"""`lab train`: one run, RLVR, SFT or synthetic, from a configuration."""
 
 from __future__ import annotations
 
@@ -32,8 +32,23 @@ def run(config: DictConfig) -> str:
         return "dry run: nothing was computed"
     with open_run(run_settings(resolved, "train"), resolved) as held:
         summary = train(settings, held, title=settings.objective.name)
-        print_table({key: value for key, value in summary.items() if key != "result"})
+        print_table({key: value for key, value in summary.items() if key not in ("result", "cells")})
+        if "cells" in summary:
+            _print_cells(summary["cells"])
         return f"{held.path}: {summary['result']}"
+
+
+def _print_cells(cells: list[dict[str, Any]]) -> None:
+    """Print a row for each cell of a synthetic run; intervals are over its replicates."""
+    columns = {"r2_mean": "mean R²", "r2_median": "median R²", "skill": "skill", "skill_damped": "damped"}
+    table = Table("cell", "learning rate", *columns.values(), "lag cosine", "pass rate at the end")
+    for index, cell in enumerate(cells):
+        numbers = [cell.get(name) for name in (*columns, "lag_cosine")]
+        numbers.append(cell.get("pass_rate", {}).get("end", {}).get("mean"))
+        label = ", ".join(f"{key}={value}" for key, value in cell["overrides"].items()) or str(index)
+        shown = ("" if number is None else f"{number:.3f}" for number in numbers)
+        table.add_row(label, f"{cell['learning_rate']:.3g}", *shown)
+    Console().print(table)
 
 
 def run_settings(resolved: dict[str, Any], verb: str) -> RunSettings:

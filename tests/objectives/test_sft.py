@@ -25,7 +25,12 @@ NODE: dict[str, Any] = {
     "examples": 6,
     "aggregation": "token_mean",
     "micro_batch_prompts": None,
-    "sign_noise": {"signal_amplitude": 1.0, "noise_amplitude": 0.0},
+    "sign_noise": {
+        "signal_amplitude": 1.0,
+        "noise_amplitude": 0.0,
+        "snr_db": None,
+        "normalisation": "fixed_signal",
+    },
 }
 TASK = {
     "name": "mixture",
@@ -66,9 +71,14 @@ def make(policy: Policy, **changes: Any) -> SFT:
     )
 
 
-def noise(a: float, b: float) -> dict[str, float]:
+def noise(a: float, b: float) -> dict[str, Any]:
     """Settings of the sign noise."""
-    return {"signal_amplitude": a, "noise_amplitude": b}
+    return {
+        "signal_amplitude": a,
+        "noise_amplitude": b,
+        "snr_db": None,
+        "normalisation": "fixed_signal",
+    }
 
 
 def loss_of(objective: SFT, batch: ExampleBatch) -> Tensor:
