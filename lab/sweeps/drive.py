@@ -17,7 +17,8 @@ from lab.sweeps.launchers.local import LocalLauncher
 from lab.sweeps.lines import duration
 from lab.sweeps.plan import Bench
 from lab.sweeps.results import DATASET, best, never_defined, write_results
-from lab.sweeps.study import Counts, SweepStudy, latest
+from lab.sweeps.states import latest
+from lab.sweeps.study import Counts, SweepStudy
 from lab.sweeps.worker import Ended, work_on
 
 

@@ -15,7 +15,8 @@ import numpy as np
 from lab.files import write_atomic
 from lab.sweeps.settings import SweepSettings
 from lab.sweeps.space import Axis, Label, Space
-from lab.sweeps.study import SweepStudy, latest, state_name
+from lab.sweeps.states import latest, state_name
+from lab.sweeps.study import SweepStudy
 
 if TYPE_CHECKING:
     import xarray as xr

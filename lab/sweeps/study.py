@@ -16,13 +16,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from lab.errors import BadInput
 from lab.files import write_atomic
-from lab.runs import differing_keys
 from lab.sweeps.locks import holding, is_held, try_hold
 from lab.sweeps.points import Points
 from lab.sweeps.settings import SweepSettings
 from lab.sweeps.space import Label, Space
+from lab.sweeps.states import latest, refuse_another, state_name, wanted_points
 from lab.sweeps.storage import GRACE_S, fail_silent_trials
 
 if TYPE_CHECKING:
@@ -161,7 +160,7 @@ class SweepStudy:
 
     def counts(self) -> Counts:
         """How far the study has come."""
-        states = Counter(_state(trial, self.is_alive(trial)) for trial in latest(self.trials()).values())
+        states = Counter(state_name(trial, self.is_alive(trial)) for trial in latest(self.trials()).values())
         return Counts(self.wanted, states["complete"], states["pruned"], states["failed"], states["running"])
 
     def is_alive(self, trial: FrozenTrial) -> bool:
@@ -219,7 +218,7 @@ class SweepStudy:
     def _next_point(self, trials: Sequence[FrozenTrial], retry_below: int) -> int | None:
         taken = set()
         for trial in trials:
-            state = _state(trial, alive=True)
+            state = state_name(trial, alive=True)
             if state != "dead" and not (state == "failed" and trial.number < retry_below):
                 taken.add(trial.user_attrs.get("point"))
         return next((point for point in range(self.wanted) if point not in taken), None)
@@ -267,7 +266,7 @@ class SweepStudy:
             trial.user_attrs.get("point") == claim.point
             and trial.number < claim.trial.number
             and trial.user_attrs.get("place") != self.place
-            and _state(trial, alive=True) in ("running", "complete", "pruned")
+            and state_name(trial, alive=True) in ("running", "complete", "pruned")
             for trial in self.trials()
         )
 
@@ -275,7 +274,7 @@ class SweepStudy:
         """How often a worker died in a trial of this point."""
         return sum(
             trial.user_attrs.get("point") == point
-            and _state(trial, alive=True) == "dead"
+            and state_name(trial, alive=True) == "dead"
             and "interrupted" not in trial.user_attrs
             for trial in self.trials()
         )
@@ -287,87 +286,6 @@ class SweepStudy:
         from optuna.storages import JournalStorage
 
         return isinstance(self.storage, JournalStorage)
-
-
-def wanted_points(known: int, trials: int | None, limit: int | None, more: int | None) -> int:
-    """Return how many points a study wants.
-
-    Args:
-        known: what it wanted so far, 0 for a new one.
-        trials: what the settings say; None is all.
-        limit: how many points there are; None without an end.
-        more: so many on top.
-
-    Raises:
-        BadInput: more points than there are.
-    """
-    asked = max(known, trials if trials is not None else (limit or 0))
-    if more is not None and limit is not None and asked + more > limit:
-        raise BadInput(
-            f"add_trials: the grid has {limit} points, {min(asked, limit)} are in the study already"
-        )
-    wanted = asked + (more or 0)
-    return wanted if limit is None else min(wanted, limit)
-
-
-def refuse_another(
-    attributes: Mapping[str, Any], n_trials: int, name: str, identity: Mapping[str, Any], where: str
-) -> None:
-    """Refuse a study that is about something else.
-
-    Args:
-        attributes: user attributes of the study.
-        n_trials: how many trials it has.
-        name: of the study, for the message.
-        identity: what the study should be about.
-        where: the storage, for the message.
-
-    Raises:
-        BadInput: names what differs.
-    """
-    known = attributes.get("sweep")
-    if known is None:
-        if n_trials:
-            raise BadInput(f"{where} has a study {name!r} that `lab sweep` did not make; choose another name")
-        return
-    differing = differing_keys(known, identity)
-    if differing:
-        shown = "; ".join(
-            f"{key} was {_at(known, key)!r} and is {_at(identity, key)!r}" for key in differing[:5]
-        )
-        raise BadInput(
-            f"the study {name!r} in {where} is another sweep: {shown}; choose another name, or clean=true"
-        )
-
-
-def latest(trials: Sequence[FrozenTrial]) -> dict[int, FrozenTrial]:
-    """The trial that speaks for each point: one that ended before one that died, the newest of its kind."""
-    best: dict[int, tuple[bool, FrozenTrial]] = {}
-    for trial in trials:
-        point = trial.user_attrs.get("point")
-        if point is None or "duplicate" in trial.user_attrs:
-            continue
-        counts = _state(trial, alive=True) != "dead"
-        if point not in best or counts or not best[point][0]:
-            best[point] = (counts, trial)
-    return {point: best[point][1] for point in sorted(best)}
-
-
-def state_name(trial: FrozenTrial, alive: bool) -> str:
-    """Return complete, pruned, failed, running, or dead: its worker is gone, its point will be tried again."""
-    return _state(trial, alive)
-
-
-def _state(trial: FrozenTrial, alive: bool) -> str:
-    from optuna.trial import TrialState
-
-    if trial.state == TrialState.COMPLETE:
-        return "complete"
-    if trial.state == TrialState.PRUNED:
-        return "pruned"
-    if trial.state == TrialState.FAIL:
-        return "failed" if "error" in trial.user_attrs else "dead"
-    return "running" if alive else "dead"
 
 
 def _place(directory: Path) -> str:
@@ -389,13 +307,3 @@ def _pruner(name: str) -> Any:
             warnings.simplefilter("ignore", ExperimentalWarning)
             return WilcoxonPruner(p_threshold=0.1)
     return NopPruner()
-
-
-def _at(mapping: Mapping[str, Any], dotted: str) -> Any:
-    """Return what lies under a dotted key, keys that hold dots themselves included."""
-    if dotted in mapping:
-        return mapping[dotted]
-    for key, value in mapping.items():
-        if dotted.startswith(f"{key}.") and isinstance(value, Mapping):
-            return _at(value, dotted[len(key) + 1 :])
-    return None

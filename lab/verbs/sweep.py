@@ -32,8 +32,9 @@ from lab.sweeps.launchers import Launcher, build_launcher
 from lab.sweeps.lines import duration, trial_line
 from lab.sweeps.plan import Bench, Plan, check_points, disk_bytes, identity, set_up
 from lab.sweeps.results import write_results
+from lab.sweeps.states import refuse_another, wanted_points
 from lab.sweeps.storage import JOURNAL, delete_study, mask, open_storage
-from lab.sweeps.study import SweepStudy, refuse_another, wanted_points
+from lab.sweeps.study import SweepStudy
 from lab.sweeps.trials import trial_kind
 from lab.sweeps.worker import Ended
 from lab.verbs.train import KEYS, RUN_KEYS, is_dry_run, print_table, refuse_unread_keys

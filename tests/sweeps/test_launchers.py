@@ -14,7 +14,7 @@ from lab.errors import BadInput, RunFailed
 from lab.sweeps.launchers import build_launcher
 from lab.sweeps.launchers.submitit import SubmititLauncher
 from lab.sweeps.plan import Plan
-from lab.sweeps.study import latest
+from lab.sweeps.states import latest
 from lab.sweeps.worker_process import STORAGE_VARIABLE, run_plan
 
 SUBMITIT = {

@@ -18,8 +18,8 @@ import pytest
 from lab.errors import BadInput, Interrupted
 from lab.sweeps.plan import Plan, check_points, identity, set_up
 from lab.sweeps.results import best, dataset, rows, write_results
+from lab.sweeps.states import latest
 from lab.sweeps.storage import JOURNAL, JournalLock, mask, open_storage
-from lab.sweeps.study import latest
 from lab.sweeps.worker import Ended, work, work_on
 
 STEPS = {"steps": "choice(1,2,3)", "objective.prompts": "choice(4,8)"}
@@ -299,6 +299,11 @@ def test_two_places_of_one_database_do_a_point_once(bed: Any, tmp_path: Path, mo
         second = other.claim()
         assert second is not None and second.point == 1 and not other.is_duplicate(second)
         assert other.claim() is None
+        # both began the same point at once: the later trial gives way, the earlier one does not
+        late = other._begin(0, other.trials(), queued=False)
+        assert late is not None and late.point == 0
+        assert other.is_duplicate(late) and not study.is_duplicate(mine)
+        late.release()
         mine.release()
         second.release()
 
