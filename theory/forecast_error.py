@@ -499,6 +499,11 @@ _STRAIGHT = (
 )
 _CURVED = (_STRAIGHT[0], "mean path a parabola over window and horizon")
 _BLOCK = ("m real steps, then a jump of n/m times their displacement, from the state they reached",)
+# from a flat loss to one in which a step overshoots; at .9 with a jump of 100 both diverge
+_CONTRACTIONS = tuple(
+    Point({"rho": r, "m": m, "n": n})
+    for r, m, n in ((1.0, 5, 3), (0.99, 20, 100), (0.9, 5, 2), (0.9, 5, 100), (0.9, 7, 0), (-0.3, 3, 2))
+)
 
 PREDICTION = Prediction(
     9,
@@ -513,7 +518,7 @@ PREDICTION = Prediction(
             two_point_ratio,
             tuple(
                 Point({"signal_squared": s, "horizon_ratio": g})
-                for s, g in ((0.25, 1.0), (1.0, 0.3), (4.0, 2.0))
+                for s, g in ((0.0, 1.0), (0.25, 1.0), (1.0, 0.3), (4.0, 2.0), (4.0, 0.05), (100.0, 10.0))
             ),
         ),
         Law(
@@ -524,7 +529,7 @@ PREDICTION = Prediction(
             slope_ratio,
             tuple(
                 Point({"n": n, "signal_squared": s, "horizon_ratio": g})
-                for n, s, g in ((2, 1.0, 0.5), (14, 1.2, 1.0), (14, 4.0, 0.5))
+                for n, s, g in ((2, 1.0, 0.5), (3, 0.0, 1.0), (14, 1.2, 1.0), (14, 4.0, 0.5), (50, 1.2, 0.1))
             ),
         ),
         Law(
@@ -535,7 +540,7 @@ PREDICTION = Prediction(
             line_ratio,
             tuple(
                 Point({"n": n, "signal_squared": s, "horizon_ratio": g})
-                for n, s, g in ((3, 1.0, 0.5), (14, 1.2, 0.1), (14, 4.0, 1.0))
+                for n, s, g in ((2, 0.0, 1.0), (3, 1.0, 0.5), (14, 1.2, 0.1), (14, 4.0, 1.0), (50, 25.0, 3.0))
             ),
         ),
         Law(
@@ -546,7 +551,14 @@ PREDICTION = Prediction(
             damped_skill,
             tuple(
                 Point({"signal_squared": s, "horizon_ratio": g, "damping": w})
-                for s, g, w in ((0.5, 1.0, 0.3), (1.0, 0.5, 1.0), (4.0, 2.0, 0.8))
+                for s, g, w in (
+                    (0.0, 1.0, 0.5),
+                    (0.5, 1.0, 0.3),
+                    (1.0, 0.5, 1.0),
+                    (1.0, 1.0, -0.5),
+                    (4.0, 2.0, 0.8),
+                    (4.0, 0.1, 1.5),
+                )
             ),
         ),
         Law(
@@ -555,7 +567,7 @@ PREDICTION = Prediction(
             _STRAIGHT,
             _damping_derivation,
             optimal_damping,
-            tuple(Point({"signal_squared": s}) for s in (0.5, 1.0, 4.0)),
+            tuple(Point({"signal_squared": s}) for s in (0.0, 0.5, 1.0, 4.0, 25.0)),
         ),
         Law(
             "best_skill",
@@ -563,7 +575,10 @@ PREDICTION = Prediction(
             _STRAIGHT,
             _best_skill_derivation,
             best_skill,
-            tuple(Point({"signal_squared": s, "horizon_ratio": g}) for s, g in ((0.5, 1.0), (4.0, 0.3))),
+            tuple(
+                Point({"signal_squared": s, "horizon_ratio": g})
+                for s, g in ((0.5, 1.0), (4.0, 0.3), (25.0, 3.0))
+            ),
         ),
         Law(
             "curved_ratio",
@@ -573,7 +588,14 @@ PREDICTION = Prediction(
             curved_ratio,
             tuple(
                 Point({"signal_squared": s, "curvature": c, "horizon_ratio": g})
-                for s, c, g in ((4.0, -0.5, 1.0), (9.0, -1.0, 0.5), (2.0, 0.5, 1.0))
+                for s, c, g in (
+                    (0.0, -0.5, 1.0),
+                    (4.0, -0.5, 1.0),
+                    (9.0, -1.0, 0.5),
+                    (4.0, -2.0, 0.2),
+                    (2.0, 0.5, 1.0),
+                    (25.0, -0.1, 3.0),
+                )
             ),
         ),
         Law(
@@ -582,7 +604,10 @@ PREDICTION = Prediction(
             (*_CURVED, "curvature < 0"),
             _break_even_derivation,
             break_even_horizon,
-            tuple(Point({"signal_squared": s, "curvature": c}) for s, c in ((4.0, -0.3), (25.0, -0.1))),
+            tuple(
+                Point({"signal_squared": s, "curvature": c})
+                for s, c in ((4.0, -0.3), (9.0, -0.6), (25.0, -0.1))
+            ),
         ),
         Law(
             "best_horizon",
@@ -590,7 +615,10 @@ PREDICTION = Prediction(
             (*_CURVED, "curvature < 0"),
             _best_horizon_derivation,
             best_horizon,
-            tuple(Point({"signal_squared": s, "curvature": c}) for s, c in ((4.0, -0.3), (25.0, -0.1))),
+            tuple(
+                Point({"signal_squared": s, "curvature": c})
+                for s, c in ((4.0, -0.3), (9.0, -0.6), (25.0, -0.1))
+            ),
         ),
         Law(
             "reground_block_mean",
@@ -598,7 +626,10 @@ PREDICTION = Prediction(
             (*_BLOCK, "constant drift"),
             lambda: _block_derivation(1),
             reground_block_mean,
-            (Point({"m": 20, "n": 100, "drift": 0.1}),),
+            tuple(
+                Point({"m": m, "n": n, "drift": d})
+                for m, n, d in ((20, 100, 0.1), (100, 0, -1.0), (1, 3, 0.5))
+            ),
         ),
         Law(
             "reground_block_variance",
@@ -606,7 +637,10 @@ PREDICTION = Prediction(
             (*_BLOCK, "white noise"),
             lambda: _block_derivation(2),
             reground_block_variance,
-            (Point({"m": 20, "n": 100, "noise": 0.5}), Point({"m": 100, "n": 100, "noise": 1.0})),
+            tuple(
+                Point({"m": m, "n": n, "noise": s})
+                for m, n, s in ((20, 100, 0.5), (100, 100, 1.0), (7, 0, 2.0), (1, 3, 1.0))
+            ),
         ),
         Law(
             "reground_contraction",
@@ -614,7 +648,7 @@ PREDICTION = Prediction(
             (*_BLOCK, "quadratic loss, plain SGD"),
             lambda: _contraction_derivation(False),
             reground_contraction,
-            (Point({"rho": 0.99, "m": 20, "n": 100}), Point({"rho": 0.9, "m": 5, "n": 2})),
+            _CONTRACTIONS,
         ),
         Law(
             "scaled_contraction",
@@ -622,7 +656,7 @@ PREDICTION = Prediction(
             ("quadratic loss, plain SGD",),
             lambda: _contraction_derivation(True),
             scaled_contraction,
-            (Point({"rho": 0.99, "m": 20, "n": 100}), Point({"rho": 0.9, "m": 5, "n": 2})),
+            _CONTRACTIONS,
         ),
         Law(
             "reground_curved_variance",
@@ -630,7 +664,15 @@ PREDICTION = Prediction(
             (*_BLOCK, "quadratic loss, plain SGD", "white noise"),
             _curved_variance_derivation,
             reground_curved_variance,
-            (Point({"rho": 0.95, "m": 10, "n": 20, "noise": 1.0}),),
+            tuple(
+                Point({"rho": r, "m": m, "n": n, "noise": s})
+                for r, m, n, s in (
+                    (0.95, 10, 20, 1.0),
+                    (0.5, 3, 1, 2.0),
+                    (-0.6, 4, 2, 1.0),
+                    (0.9, 20, 0, 0.3),
+                )
+            ),
         ),
         Law(
             "stability_limit",
@@ -638,7 +680,7 @@ PREDICTION = Prediction(
             (*_BLOCK, "quadratic loss, plain SGD"),
             _stability_derivation,
             stability_limit,
-            (Point({"rho": 0.99, "m": 20}), Point({"rho": 0.9, "m": 5})),
+            tuple(Point({"rho": r, "m": m}) for r, m in ((0.99, 20), (0.9, 5), (0.5, 1), (-0.3, 2))),
         ),
     ),
 )

@@ -426,7 +426,10 @@ PREDICTION = Prediction(
             (_WHITE, _POOLED),
             _drift_derivation,
             drift_cosine,
-            tuple(Point({"signal_to_noise": q, "window": w}) for q, w in ((0.1, 10), (0.1, 100), (0.5, 8))),
+            tuple(
+                Point({"signal_to_noise": q, "window": w})
+                for q, w in ((0.0, 10), (0.1, 10), (0.1, 100), (0.5, 8), (2.0, 1))
+            ),
         ),
         Law(
             "fractional_cosine",
@@ -434,7 +437,10 @@ PREDICTION = Prediction(
             ("fractional Brownian motion", _POOLED),
             _fractional_derivation,
             fractional_cosine,
-            tuple(Point({"hurst": h, "lag": k}) for h, k in ((0.6, 1), (0.6, 6), (0.3, 2), (0.9, 3))),
+            tuple(
+                Point({"hurst": h, "lag": k})
+                for h, k in ((0.5, 2), (0.6, 1), (0.6, 6), (0.05, 1), (0.3, 2), (0.9, 3), (0.99, 1))
+            ),
         ),
         Law(
             "restoring_cosine",
@@ -442,7 +448,10 @@ PREDICTION = Prediction(
             ("stationary Ornstein-Uhlenbeck", _POOLED),
             _restoring_derivation,
             restoring_cosine,
-            tuple(Point({"curvature_window": a, "lag": k}) for a, k in ((0.2, 1), (1.0, 2), (5.0, 1))),
+            tuple(
+                Point({"curvature_window": a, "lag": k})
+                for a, k in ((0.02, 1), (0.2, 1), (1.0, 2), (5.0, 1), (30.0, 2))
+            ),
         ),
         Law(
             "turning_cosine",
@@ -452,7 +461,14 @@ PREDICTION = Prediction(
             turning_cosine,
             tuple(
                 Point({"signal_to_noise": q, "memory": c, "window": w, "lag": k})
-                for q, c, w, k in ((0.1, 0.99, 20, 1), (0.1, 0.99, 20, 4), (1.0, 0.9, 5, 2))
+                for q, c, w, k in (
+                    (0.1, 0.99, 20, 1),
+                    (0.1, 0.99, 20, 4),
+                    (1.0, 0.9, 5, 2),
+                    (0.0, 0.9, 5, 1),
+                    (0.5, 0.0, 4, 1),
+                    (3.0, 0.999, 10, 1),
+                )
             ),
         ),
         Law(
@@ -463,7 +479,13 @@ PREDICTION = Prediction(
             rotating_cosine,
             tuple(
                 Point({"signal_to_noise": q, "angle": a, "window": w, "lag": k})
-                for q, a, w, k in ((0.2, 0.01, 20, 1), (0.5, 0.05, 10, 6))
+                for q, a, w, k in (
+                    (0.2, 0.01, 20, 1),
+                    (0.5, 0.05, 10, 6),
+                    (0.5, 0.001, 10, 2),
+                    (1.0, 3.0, 5, 1),
+                    (0.0, 0.1, 5, 1),
+                )
             ),
         ),
         Law(
@@ -473,8 +495,17 @@ PREDICTION = Prediction(
             _momentum_derivation,
             momentum_cosine,
             tuple(
-                Point({"beta": 0.9, "window": w, "lag": k, "signal_to_noise": q})
-                for w, k, q in ((10, 1, 0.0), (30, 1, 0.0), (100, 1, 0.0), (10, 3, 0.0), (10, 1, 0.3))
+                Point({"beta": b, "window": w, "lag": k, "signal_to_noise": q})
+                for b, w, k, q in (
+                    (0.9, 10, 1, 0.0),
+                    (0.9, 30, 1, 0.0),
+                    (0.9, 100, 1, 0.0),
+                    (0.9, 1, 1, 0.0),
+                    (0.9, 10, 3, 0.0),
+                    (0.9, 10, 1, 0.3),
+                    (0.5, 2, 2, 0.5),
+                    (0.99, 20, 1, 0.0),
+                )
             ),
         ),
         Law(
@@ -484,7 +515,15 @@ PREDICTION = Prediction(
             _split_half_derivation,
             momentum_split_half,
             tuple(
-                Point({"beta": 0.9, "window": w, "n": n}) for w, n in ((10, 14), (30, 14), (100, 14), (10, 4))
+                Point({"beta": b, "window": w, "n": n})
+                for b, w, n in (
+                    (0.9, 10, 14),
+                    (0.9, 30, 14),
+                    (0.9, 100, 14),
+                    (0.9, 10, 4),
+                    (0.9, 1, 3),
+                    (0.5, 3, 5),
+                )
             ),
         ),
     ),

@@ -117,7 +117,7 @@ def null_mean_quantile(n: ArrayLike, level: ArrayLike, effective_coordinates: Ar
         effective_coordinates: N, independent walks that the coordinates amount to, 1 or more; inf gives the mean.
 
     Returns:
-        mean + z sqrt(variance/N), cut to [0, 1]; error of order 1/N (skewness), below .01 from N = 20 on.
+        mean + z sqrt(variance/N), cut to [0, 1]; error of order 1/N, .001 or less from N = 20 on.
 
     Raises:
         InvalidArgument: n below 3, a level outside [0, 1], N below 1.
@@ -287,7 +287,15 @@ def _null_derivation() -> Derivation:
 _BOWL = ("quadratic loss, SGD sampled often (rho near 1 per update)", "white noise", "started at a point")
 _CELLS = tuple(
     Point({"curvature_horizon": a, "signal": s, "horizon_ratio": g})
-    for a, s, g in ((0.1, 2.0, 1.0), (1.0, 1.0, 0.5), (3.0, 5.0, 1.0), (10.0, 0.5, 0.3))
+    for a, s, g in (
+        (0.001, 1.5, 0.5),
+        (0.1, 2.0, 1.0),
+        (1.0, 1.0, 0.5),
+        (1.0, 10.0, 2.0),
+        (3.0, 5.0, 1.0),
+        (3.0, 0.0, 1.0),
+        (10.0, 0.5, 0.3),
+    )
 )
 
 PREDICTION = Prediction(
@@ -303,7 +311,16 @@ PREDICTION = Prediction(
             curved_bowl.bowl_mean,
             tuple(
                 Point({"n": n, "curvature_horizon": a, "signal": s})
-                for n, a, s in ((3, 0.5, 3.0), (3, 5.0, 0.5), (14, 0.5, 4.0), (14, 5.0, 4.0))
+                for n, a, s in (
+                    (3, 0.5, 3.0),
+                    (3, 5.0, 0.5),
+                    (14, 0.001, 0.0),
+                    (14, 0.5, 4.0),
+                    (14, 5.0, 4.0),
+                    (14, 5.0, 100.0),
+                    (14, 30.0, 1.0),
+                    (50, 1.0, 2.0),
+                )
             ),
         ),
         Law(
@@ -314,9 +331,14 @@ PREDICTION = Prediction(
             null_mean_quantile,
             tuple(
                 Point({"n": 14, "level": p, "effective_coordinates": c}, t)
-                for p, c, t in ((0.95, 20, 0.01), (0.95, 100, 0.005), (0.5, 20, 0.01))
+                for p, c, t in (
+                    (0.95, 1, 0.05),
+                    (0.5, 20, 0.001),
+                    (0.95, 20, 0.001),
+                    (0.95, 100, 0.0005),
+                )
             ),
-            "leading order in 1/sqrt(effective coordinates); skewed, and so off by more than .01, below 20",
+            "leading order in 1/sqrt(effective coordinates): off by .001 at 20; breaks at 1, by .04 at the level .95",
         ),
         Law(
             "two_point_skill",
