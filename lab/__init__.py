@@ -13,11 +13,12 @@ __version__ = "0.1.0"
 
 _LAZY = {
     "open": ("lab.trajectory.store", "open_store"),
+    "open_series": ("lab.trajectory.readers", "open_series"),
     "measure": ("lab.measurement", "measure"),
     "forecast": ("lab.measurement", "forecast"),
 }
 
-__all__ = ["__version__", "forecast", "measure", "open"]
+__all__ = ["__version__", "forecast", "measure", "open", "open_series"]
 
 
 def __getattr__(name: str) -> Any:

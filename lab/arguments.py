@@ -14,7 +14,10 @@ from pathlib import Path
 from lab.errors import BadInput
 from lab.settings import suggest
 
-PATH_KEYS = ("runs_dir", "checkpoints", "base", "run", "schedule", "resume", "policy.path", "output", "peers")
+PATH_KEYS = (
+    *("runs_dir", "checkpoints", "base", "run", "schedule", "resume", "policy.path", "output", "peers"),
+    *("probes", "checkpoint", "second", "task.path"),
+)
 NAME_KEYS = ("name", "only")
 
 _PLAIN_FLAGS = {"-h": "--help", "-r": "--run", "-m": "--multirun"}

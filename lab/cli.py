@@ -52,7 +52,7 @@ VERBS: dict[str, Verb] = {
         "train",
     ),
     "measure": Verb(
-        "straightness and forecasts of a run, against chance, with a verdict",
+        "straightness and forecasts of a run or of any checkpoints, against chance, with a verdict",
         "lab.verbs.measure:run",
         "measure",
     ),

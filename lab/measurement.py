@@ -13,9 +13,11 @@ from lab.draw import Draw
 from lab.errors import BadInput
 from lab.linearity import Curves, ForecastSkill, forecast_skill, get_protocol, measure_trajectory
 from lab.linearity.momentum import minimum_spacing
-from lab.settings import Invalid
+from lab.linearity.streaming import equivalent_path
+from lab.measure_settings import CheckpointSettings
+from lab.settings import Invalid, build
 from lab.trajectory.series import CheckpointSeries, RunSeries
-from lab.trajectory.store import group
+from lab.trajectory.store import FILE_NAME, group
 
 
 @dataclass
@@ -41,20 +43,46 @@ def measure(
     protocol: str = "unfiltered",
     flips: int = 999,
     seed: int = 0,
+    fit_share: float = 0.75,
+    beta1: float = 0.9,
+    updates_per_step: int = 1,
 ) -> Measurement:
     """Measure straightness and forecastability of a run, each beside its nulls.
 
     Args:
-        source: a run directory, a store, or any checkpoint series.
+        source: a run directory, a store, a folder of checkpoints of any framework, or a series that was opened.
         protocol: `unfiltered` or `paper`.
         flips: sign-flip patterns of the null where not all can be enumerated.
         seed: of the nulls' randomness.
+        fit_share: share of the span in steps that forecasts are fitted on.
+        beta1: decay of the optimiser's first moment, for checkpoints that come without optimiser state.
+        updates_per_step: optimiser updates of a step, likewise.
+
+    Returns:
+        Of full checkpoints, a `lab.checkpoints.measurement.CheckpointMeasurement` of every weight.
 
     Raises:
-        BadInput: unknown protocol; a store that cannot be read; fewer than three checkpoints.
+        BadInput: unknown protocol; a store or checkpoints that cannot be read; fewer than three checkpoints.
     """
     rules = get_protocol(protocol)
-    series = RunSeries(source) if isinstance(source, (xr.DataTree, str, Path)) else source
+    series = _open(source)
+    if not isinstance(series, RunSeries):
+        from lab.checkpoints.measurement import measure_checkpoints
+
+        how = build(
+            CheckpointSettings,
+            {
+                "protocol": protocol,
+                "flips": flips,
+                "sample_fraction": None,
+                "beta1": beta1,
+                "updates_per_step": updates_per_step,
+                "fit_share": fit_share,
+                "nulls": True,
+                "workers": None,
+            },
+        )
+        return measure_checkpoints(series, how, seed)
     if len(series.steps) < 3:
         raise BadInput(f"measuring needs at least 3 checkpoints, got {len(series.steps)}; record more often")
     result = Measurement(steps=series.steps)
@@ -71,16 +99,14 @@ def measure(
                 momentum_free,
                 spacing_is_safe=safe,
                 n_flips=flips,
+                fit_share=fit_share,
             )
         except Invalid as error:
             raise BadInput(f"{kind}: {error}") from None
         result.numbers[kind], result.curves[kind] = numbers, curves
-        result.examples[kind] = _examples(values)
+        result.examples[kind] = examples(values)
 
     weights = _all_weights(series)
-    if not isinstance(series, RunSeries):
-        add("weights", weights, None, safe=False)
-        return result
     free = [series.read_momentum_free(name, 0, info.size) for name, info in series.tensors.items()]
     known = [part for part in free if part is not None]
     safe = _spacing_is_safe(series)
@@ -103,14 +129,31 @@ def forecast(source: CheckpointSeries | xr.DataTree | str | Path, fit_share: flo
     Raises:
         BadInput: a store that cannot be read; fewer than three checkpoints.
     """
-    series = RunSeries(source) if isinstance(source, (xr.DataTree, str, Path)) else source
+    series = _open(source)
     try:
-        return forecast_skill(_all_weights(series), series.steps, fit_share)
+        if isinstance(series, RunSeries):
+            return forecast_skill(_all_weights(series), series.steps, fit_share)
+        from lab.checkpoints.measurement import sum_products
+
+        return forecast_skill(equivalent_path(sum_products(series)), series.steps, fit_share)
     except Invalid as error:
         raise BadInput(str(error)) from None
 
 
-def _all_weights(series: CheckpointSeries) -> np.ndarray:
+def _open(source: CheckpointSeries | xr.DataTree | str | Path) -> CheckpointSeries:
+    """Return the series that `source` is or names."""
+    if isinstance(source, xr.DataTree):
+        return RunSeries(source)
+    if not isinstance(source, (str, Path)):
+        return source
+    if Path(source).is_dir() and not (Path(source) / FILE_NAME).exists():
+        from lab.trajectory.readers import open_series
+
+        return open_series(source)
+    return RunSeries(source)
+
+
+def _all_weights(series: RunSeries) -> np.ndarray:
     parts = [series.read(name, 0, info.size) for name, info in series.tensors.items()]
     return np.concatenate(parts, axis=1)
 
@@ -122,7 +165,7 @@ def _spacing_is_safe(series: RunSeries) -> bool:
     return float(np.diff(series.updates).min()) >= minimum_spacing(series.momentum)
 
 
-def _examples(values: np.ndarray, count: int = 6) -> np.ndarray:
+def examples(values: np.ndarray, count: int = 6) -> np.ndarray:
     """Return `count` elements spread over the ranks of total movement, [checkpoint, count]."""
     order = np.argsort(np.abs(values[-1] - values[0]), kind="stable")
     ranks = np.linspace(0.5, 0.999, count) * (values.shape[1] - 1)

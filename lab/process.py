@@ -22,5 +22,10 @@ def seconds_since_start() -> float:
 
 def peak_memory_mb() -> float:
     """Return the largest resident size so far, in MiB."""
+    status = Path("/proc/self/status")
+    if status.exists():  # what getrusage says may still be the parent's, from before the program was started
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return used / 1024**2 if sys.platform == "darwin" else used / 1024

@@ -20,10 +20,31 @@ class Benchmark:
 
 
 BENCHMARKS: dict[str, Benchmark] = {
+    "extrapolate": Benchmark(
+        settings="lab.bench.extrapolate_settings:ExtrapolateBenchSettings",
+        run="lab.bench.extrapolate:run",
+        show="lab.bench.extrapolate:show",
+    ),
     "grpo_step": Benchmark(
         settings="lab.bench.settings:BenchSettings",
         run="lab.bench.grpo_step:run",
         show="lab.bench.grpo_step_report:show",
         check="lab.bench.grpo_step:check",
+    ),
+    "measure_checkpoints": Benchmark(
+        settings="lab.bench.measure_checkpoints_settings:MeasureCheckpointsSettings",
+        run="lab.bench.measure_checkpoints:run",
+        show="lab.bench.measure_checkpoints_report:show",
+    ),
+    "extrapolated_decoding": Benchmark(
+        settings="lab.bench.extrapolated_decoding_settings:ExtrapolatedDecodingSettings",
+        run="lab.bench.extrapolated_decoding:run",
+        show="lab.bench.extrapolated_decoding:show",
+        check="lab.bench.extrapolated_decoding:check",
+    ),
+    "synthetic": Benchmark(
+        settings="lab.bench.synthetic_settings:SyntheticBenchSettings",
+        run="lab.bench.synthetic:run",
+        show="lab.bench.synthetic:show",
     ),
 }

@@ -13,14 +13,16 @@ from lab.training import build_train_settings, estimate, train
 from lab.verbs.train import KEYS, refuse_unread_keys
 
 _MEASURED = "measurement.json"
+_PLACEMENT = "placement"
 _NUMBERS = ("r2_median", "null_r2_median", "null_p_value", "skill", "skill_damped", "damping")
 
 
 class TrainTrial:
-    """A training run and, unless `sweep.measure=false`, its measurement.
+    """A training run and, unless `sweep.measure=false`, its measurement and its place on the phase diagram.
 
     Its numbers are those of the run's `summary.json`; `weights` and `logprobs` as measured under the first of
-    `sweep.protocols`; and both again under the name of each protocol, as in `paper.weights.r2_median`.
+    `sweep.protocols`; both again under the name of each protocol, as in `paper.weights.r2_median`; and
+    `placement` (see `lab.placements.to_numbers`), as in `placement.signal_squared`.
     """
 
     config = "train"
@@ -29,6 +31,9 @@ class TrainTrial:
         **{f"{kind}_{name}": f"{kind}.{name}?" for kind in ("weights", "logprobs") for name in _NUMBERS},
         "weights_lag_cosine": "weights.lag_cosine.cosine.0?",
         "weights_split_half": "weights.split_half.cosine?",
+        "mean_r2_momentum_free": "placement.measured_r2_mean?",
+        "signal_squared": "placement.signal_squared?",
+        "curvature_horizon": "placement.curvature_horizon?",
         "pass_rate_start": "pass_rate.start?",
         "pass_rate_end": "pass_rate.end?",
         "wall_clock_s": "wall_clock_s",
@@ -65,15 +70,14 @@ class TrainTrial:
         file = run.path / _MEASURED
         if not file.exists():
             from lab.measurement import measure
+            from lab.placements import place_run, to_numbers
             from lab.trajectory.store import open_store
 
             store = open_store(run.path)
-            write_json(
-                file,
-                {
-                    protocol: measure(store, protocol, settings.flips, seed).numbers
-                    for protocol in settings.protocols
-                },
-            )
+            found = {
+                protocol: measure(store, protocol, settings.flips, seed).numbers
+                for protocol in settings.protocols
+            }
+            write_json(file, {**found, _PLACEMENT: to_numbers(place_run(store))})
         measured: dict[str, Any] = read_json(file)
         return {**measured[settings.protocols[0]], **measured}

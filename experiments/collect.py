@@ -1,0 +1,138 @@
+"""Reads the runs of a sweep and stores, for each, the numbers that the findings rest on.
+
+    python -m experiments.collect runs/q1_noise/q1_noise experiments/q1_noise
+
+Every run is one row: its point of the sweep, its seed, and what was measured of its weights (momentum taken out where
+moments were recorded): mean and median R², place on the phase diagram, lag cosines, damped skill, pass rate at each
+recorded step, mean R² of every window from the start, and the gradient noise scale.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lab.files import read_json, write_json
+from lab.linearity import forecast_skill, lag_cosine, r_squared, to_json
+from lab.linearity.placement import place
+from lab.provenance import provenance
+from lab.trajectory.series import RunSeries
+from lab.trajectory.store import group
+
+LAGS = (1, 2, 3, 4, 5, 6)
+SHORTEST_WINDOW = 5
+_LABELS = ("state", "seconds", "error", "wall_clock_s")
+
+
+def positions(series: RunSeries) -> tuple[np.ndarray, np.ndarray]:
+    """Return the sampled weights and their momentum-free positions, float64 [checkpoint, element] each."""
+    raw, free = [], []
+    for name, info in series.tensors.items():
+        values = series.read(name, 0, info.size)
+        without = series.read_momentum_free(name, 0, info.size)
+        raw.append(values)
+        free.append(values if without is None else without)
+    return np.concatenate(raw, axis=1), np.concatenate(free, axis=1)
+
+
+def noise_scale(series: RunSeries) -> float | None:
+    """Return tr(noise) / |mean gradient|² of a batch, from products of successive gradients' sketches.
+
+    Products of different updates are free of noise in expectation (McCandlish et al. 2018 estimate the same from two
+    batch sizes); the mean gradient is taken as slowly changing.
+    """
+    if "probe" not in series.tree.children:
+        return None
+    sketch = group(series.tree, "probe")["gradient_projection"].values.astype(np.float64)
+    signal = float((sketch[1:] * sketch[:-1]).sum(axis=1).mean())
+    total = float((sketch**2).sum(axis=1).mean())
+    return (total - signal) / signal if signal > 0 else None
+
+
+def numbers_of(run: Path) -> dict[str, Any]:
+    """Return the numbers of one run."""
+    series = RunSeries(run)
+    raw, free = positions(series)
+    steps = series.steps
+    placed = place(free, steps)
+    forecast = forecast_skill(free, steps)
+    found: dict[str, Any] = {
+        "steps": steps,
+        "r2_mean": np.nanmean(r_squared(free, steps)),
+        "r2_median": np.nanmedian(r_squared(free, steps)),
+        "raw_r2_mean": np.nanmean(r_squared(raw, steps)),
+        "raw_r2_median": np.nanmedian(r_squared(raw, steps)),
+        "window_r2_mean": [
+            np.nanmean(r_squared(free[:stop], steps[:stop]))
+            for stop in range(SHORTEST_WINDOW, len(steps) + 1)
+        ],
+        "skill": forecast.skill,
+        "skill_damped": forecast.skill_damped,
+        "lag_cosine": lag_cosine(free, steps, LAGS) if np.ptp(np.diff(steps)) == 0 else None,
+        "displacement": np.sqrt(((raw[-1] - raw[0]) ** 2).sum()),
+        "noise_scale": noise_scale(series),
+    }
+    if placed is not None:
+        pooled = placed.pooled
+        found |= {
+            "signal_squared": pooled.signal_squared,
+            "signal_squared_interval": pooled.signal_squared_interval,
+            "curvature_horizon": pooled.curvature_horizon,
+            "curvature_interval": pooled.curvature_interval,
+            "noise_rank": pooled.noise_rank,
+            "expected_r2_mean": placed.expected_r_squared,
+        }
+    if "evaluation" in series.tree.children:
+        evaluation = group(series.tree, "evaluation")
+        found["pass_rate"] = evaluation["pass_rate"].values
+    measured = run / "measurement.json"
+    if measured.exists():
+        weights = read_json(measured)["unfiltered"]["weights"]
+        found["sign_flip_p"] = weights["null_p_value"]
+        found["null_r2_median"] = weights["null_r2_median"]
+        logprobs = read_json(measured)["unfiltered"].get("logprobs") or {}
+        found["logprobs_r2_median"] = logprobs.get("r2_median")
+        found["logprobs_null_r2_median"] = logprobs.get("null_r2_median")
+    result: dict[str, Any] = to_json(found)
+    return result
+
+
+def collect(study: Path) -> dict[str, Any]:
+    """Return all rows of a study with what it takes to repeat it."""
+    rows = []
+    with (study / "results.csv").open(newline="", encoding="utf-8") as file:
+        table = list(csv.DictReader(file))
+    metrics = set(read_json(study / "summary.json")["metrics"])
+    for line in table:
+        if line["state"] != "complete":
+            continue
+        run = study / "points" / f"{int(line['point']):05d}" / f"seed_{line['seed']}"
+        axes = {
+            key: value
+            for key, value in line.items()
+            if key not in metrics and key not in (*_LABELS, "trial", "point")
+        }
+        rows.append({**axes, **numbers_of(run)})
+    about = {key: value for key, value in provenance().items() if key != "packages"}
+    return {
+        "study": study.name,
+        "command": f"lab sweep experiment={study.parent.name}",
+        "trained_by": read_json(study / "summary.json")["code_versions"],
+        "collected_by": about,
+        "runs": rows,
+    }
+
+
+def main(study: str, directory: str) -> None:
+    """Write `results.json` into `directory`."""
+    target = Path(directory)
+    target.mkdir(parents=True, exist_ok=True)
+    write_json(target / "results.json", collect(Path(study)))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2])
