@@ -65,14 +65,15 @@ VERBS: dict[str, Verb] = {
         "analytic predictions against simulation; exit code 1 when one fails", "lab.verbs.check:run", "check"
     ),
     "evaluate": Verb("avg@k and pass@k on a verifiable task", "lab.verbs.evaluate:run", "evaluate"),
+    "figures": Verb(
+        "the figures of the findings, drawn anew from stored results", "lab.verbs.figures:run", "figures"
+    ),
     "list": Verb(
         "the runs that exist", "lab.verbs.list:run", "list", ("only",), aliases={"experiment": "only"}
     ),
     "compare": Verb("two runs side by side", "lab.verbs.compare:run", "compare", ("first", "second")),
     "sweep": Verb("a study over configurations, resumable", "lab.verbs.sweep:run", "sweep", ("action",)),
-    "power": Verb(
-        "how many runs and checkpoints it takes to see an effect", "lab.verbs.power:run", "power"
-    ),
+    "power": Verb("how many runs and checkpoints it takes to see an effect", "lab.verbs.power:run", "power"),
     "bench": Verb("benchmarks of the lab against its peers", "lab.verbs.bench:run", "bench"),
 }
 

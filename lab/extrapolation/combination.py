@@ -1,0 +1,67 @@
+"""A forecast as weights on the checkpoints, and the same as a jump along the increments.
+
+Every extrapolator here predicts `sum_k c_k x_k` with weights that sum to one, so that moving the origin of weight
+space moves the forecast with it. With d_j = x_(j+1) - x_j the same forecast is `x_last + sum_j a_j d_j`: the weights
+a (the jump) are what the inner products of increments (`lab.linearity.products`) turn into lengths and errors.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lab.linearity.checks import FloatArray
+
+
+def jump_of_combination(combination: FloatArray) -> FloatArray:
+    """Return a [..., interval] of the combination c [..., checkpoint]: a_j = -(c_0 + ... + c_j)."""
+    jump: FloatArray = -np.cumsum(combination, axis=-1)[..., :-1]
+    return jump
+
+
+def combination_of_jump(jump: FloatArray) -> FloatArray:
+    """Return c [..., checkpoint], which sums to one, of the jump a [..., interval] from the last checkpoint."""
+    zero = np.zeros((*jump.shape[:-1], 1))
+    combination: FloatArray = 0.0 - np.diff(jump, axis=-1, prepend=zero, append=zero)
+    combination[..., -1] += 1.0
+    return combination
+
+
+def apply_combination(
+    values: NDArray[np.floating], combination: FloatArray, reference: int = -1
+) -> NDArray[np.floating]:
+    """Return sum_k c_k x_k, computed as x_r + sum_k c_k (x_k - x_r), shape [element].
+
+    Differences of neighbouring checkpoints are nearly exact, so the rounding error grows with the jump and not
+    with the weights c, which may be large and of opposite sign. Overflow gives infinity, which the caller checks.
+
+    Args:
+        values: [checkpoint, element], float32 or float64; the arithmetic is done in this type.
+        combination: [checkpoint], sums to one.
+        reference: the checkpoint r.
+
+    Returns:
+        [element], of the type of `values`.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        return apply_in_place(values.copy(), combination, reference)
+
+
+def apply_in_place(
+    values: NDArray[np.floating], combination: FloatArray, reference: int = -1
+) -> NDArray[np.floating]:
+    """As `apply_combination`, without a copy: row `reference` of `values` becomes the result, others are lost."""
+    count = len(values)
+    reference %= count
+    moved = [row for row in range(count) if row != reference and combination[row] != 0]
+    factors = combination.astype(values.dtype)
+    factors[reference] = 1.0
+    base = values[reference]
+    for row in moved:
+        np.subtract(values[row], base, out=values[row])
+    if len(moved) == 1:  # each operation rounded by itself, as written in the formula
+        np.multiply(values[moved[0]], factors[moved[0]], out=values[moved[0]])
+        np.add(base, values[moved[0]], out=base)
+    elif moved:
+        base[:] = factors @ values
+    return base

@@ -1,0 +1,57 @@
+"""float32 to the type that is stored: to nearest, ties to even; what would overflow is refused, not made infinite."""
+
+from __future__ import annotations
+
+import numpy as np
+
+STORED_TYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
+"""Names of the types that can be written, to their names in a safetensors header."""
+
+ITEM_SIZES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+_LARGEST = {"float32": 0x7F7FFFFF, "bfloat16": 0x7F7F7FFF, "float16": 0x477FEFFF}
+"""Bits of the largest float32 that rounds to a finite number: half a unit above the type's largest is the first
+that does not (3.3961776e38 in bfloat16, 65520 in float16), since a tie goes to even, which is infinity here."""
+
+LARGEST_FINITE = {"float32": 3.4028235e38, "bfloat16": 3.3895314e38, "float16": 65504.0}
+
+
+def largest_storable(dtype: str) -> np.float32:
+    """Return the largest float32 that rounds to a finite number of the type."""
+    return np.uint32(_LARGEST[dtype]).view(np.float32)
+
+
+def first_unstorable(values: np.ndarray, dtype: str) -> int | None:
+    """Return the first float32 element that is not finite, or would not be as `dtype`; None where all are."""
+    if len(values) == 0:
+        return None
+    largest = largest_storable(dtype)
+    with np.errstate(invalid="ignore"):  # of a NaN, which neither comparison lets through
+        if values.max() <= largest and values.min() >= -largest:
+            return None
+        return int(np.argmin(np.abs(values) <= largest))
+
+
+class Narrower:
+    """Rounds float32 to a stored type, in scratch space of its own.
+
+    Args:
+        longest: elements of the longest array.
+    """
+
+    def __init__(self, longest: int) -> None:
+        self._bits = np.empty(longest, dtype=np.uint32)
+
+    def narrow(self, values: np.ndarray, dtype: str, out: np.ndarray) -> None:
+        """Fill `out`, uint16 of the same length, with the bits of `values`, all storable, as bfloat16 or float16."""
+        if dtype == "float16":
+            np.copyto(out.view(np.float16), values, casting="same_kind")
+            return
+        # bfloat16 is the upper half: add just under half a unit, and one more where the last kept bit is odd.
+        source, bits = values.view(np.uint32), self._bits[: len(values)]
+        np.right_shift(source, np.uint32(16), out=bits)
+        np.bitwise_and(bits, np.uint32(1), out=bits)
+        np.add(bits, np.uint32(0x7FFF), out=bits)
+        np.add(bits, source, out=bits)
+        np.right_shift(bits, np.uint32(16), out=bits)
+        np.copyto(out, bits, casting="unsafe")  # two plain passes take less time than one that converts
