@@ -1,1 +1,10 @@
-"""One module a figure; each reads stored results only."""
+"""Figures from stored results: one module a figure, each with `SOURCE` (the file it reads) and `draw(results)`."""
+
+from __future__ import annotations
+
+FIGURES: dict[str, str] = {
+    "snr_curve": "paper_figs.snr_curve",
+    "noise_and_straightness": "paper_figs.noise_and_straightness",
+    "sources": "paper_figs.sources",
+}
+"""Name to module. To add a figure: its module, and a row here."""
