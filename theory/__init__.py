@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
-from theory.prediction import Prediction
+if TYPE_CHECKING:  # brings in sympy, which whoever only needs the names shall not wait for
+    from theory.prediction import Prediction
 
 PREDICTION_MODULES: tuple[str, ...] = (
     "grpo_drift",
@@ -24,7 +26,7 @@ PREDICTION_MODULES: tuple[str, ...] = (
 )
 
 
-class _Registry(Mapping[str, Prediction]):
+class _Registry(Mapping[str, "Prediction"]):
     """Predictions by module name, imported on first look."""
 
     def __init__(self, modules: tuple[str, ...]) -> None:

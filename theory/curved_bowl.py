@@ -448,6 +448,7 @@ PREDICTION = Prediction(
                 Point({"step": 7, "rho": 0.9, "offset": 2.0}),
                 Point({"step": 3, "rho": -0.5, "offset": 1.0}),
                 Point({"step": 9, "rho": 1, "offset": 1.5}),
+                Point({"step": 4, "rho": 0.0, "offset": 1.0}),
             ),
         ),
         Law(
@@ -460,6 +461,8 @@ PREDICTION = Prediction(
                 Point({"first": 4, "second": 9, "rho": 0.8, "noise": 0.5}),
                 Point({"first": 6, "second": 6, "rho": 0.99, "noise": 1.0}),
                 Point({"first": 3, "second": 2, "rho": -0.7, "noise": 1.0}),
+                Point({"first": 3, "second": 5, "rho": 0.999999, "noise": 1.0}),
+                Point({"first": 2, "second": 3, "rho": 0.9, "noise": 0.0}),
             ),
         ),
         Law(
@@ -468,7 +471,12 @@ PREDICTION = Prediction(
             (*_ASSUMPTIONS, "|rho| < 1"),
             _stationary_derivation,
             stationary_covariance,
-            (Point({"gap": 5, "rho": 0.8, "noise": 0.5}), Point({"gap": 1, "rho": -0.3, "noise": 1.0})),
+            (
+                Point({"gap": 5, "rho": 0.8, "noise": 0.5}),
+                Point({"gap": 1, "rho": -0.3, "noise": 1.0}),
+                Point({"gap": 0, "rho": 0.5, "noise": 2.0}),
+                Point({"gap": 3, "rho": 0.0, "noise": 1.0}),
+            ),
         ),
         Law(
             "noiseless_r_squared",
@@ -476,7 +484,10 @@ PREDICTION = Prediction(
             _ASSUMPTIONS[:2] + ("no noise", "checkpoints equally spaced"),
             _noiseless_derivation,
             noiseless_r_squared,
-            tuple(Point({"n": n, "curvature_horizon": a}) for n, a in ((14, 0.5), (14, 3.0), (5, 10.0))),
+            tuple(
+                Point({"n": n, "curvature_horizon": a})
+                for n, a in ((14, 0.5), (14, 3.0), (5, 10.0), (14, np.inf))
+            ),
         ),
         Law(
             "noiseless_limit",
@@ -492,7 +503,10 @@ PREDICTION = Prediction(
             (*_ASSUMPTIONS, "stationary", "checkpoints equally spaced"),
             _floor_derivation,
             floor_mean,
-            tuple(Point({"n": n, "curvature_horizon": a}) for n, a in ((3, 1.0), (4, 10.0), (14, 10.0))),
+            tuple(
+                Point({"n": n, "curvature_horizon": a})
+                for n, a in ((3, 1.0), (4, 10.0), (14, 10.0), (4, 0.5), (14, np.inf))
+            ),
         ),
         Law(
             "bowl_mean",
@@ -502,7 +516,15 @@ PREDICTION = Prediction(
             bowl_mean,
             tuple(
                 Point({"n": n, "curvature_horizon": a, "signal": s})
-                for n, a, s in ((3, 1.0, 2.0), (3, 4.0, 0.5), (14, 2.0, 3.0), (14, 10.0, 0.0))
+                for n, a, s in (
+                    (3, 1.0, 2.0),
+                    (3, 4.0, 0.5),
+                    (14, 2.0, 3.0),
+                    (14, 10.0, 0.0),
+                    (14, 1e-6, 1.0),
+                    (14, np.inf, 2.0),
+                    (14, 2.0, np.inf),
+                )
             ),
         ),
     ),

@@ -542,7 +542,19 @@ PREDICTION = Prediction(
             _ASSUMED[:1],
             _derive_zero_signal,
             zero_signal_share,
-            _grid(),
+            tuple(
+                Point({"pass_rate": p, "rollouts": group})
+                for p, group in (
+                    (0.5, 2),
+                    (0.5, 6),
+                    (0.05, 16),
+                    (0.95, 8),
+                    (0.3, 4),
+                    (0.01, 64),
+                    (0.0, 16),
+                    (1.0, 2),
+                )
+            ),
         ),
     ),
 )

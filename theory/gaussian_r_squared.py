@@ -945,6 +945,8 @@ PREDICTION = Prediction(
                 Point({"linear_variance": 1.0, "quadratic_variance": 1 / 3}),
                 Point({"linear_variance": 0.2, "quadratic_variance": 3.0}),
                 Point({"linear_variance": 5.0, "quadratic_variance": 0.01}),
+                Point({"linear_variance": 1.0, "quadratic_variance": 0.0}),
+                Point({"linear_variance": 0.0, "quadratic_variance": 1.0}),
             ),
         ),
         Law(
@@ -977,7 +979,7 @@ PREDICTION = Prediction(
             _WALK,
             lambda: _walk_derivation("drift", 1),
             drift_walk_mean,
-            tuple(Point({"n": 14, "drift": d}) for d in (0.1, 0.3, 0.5, 1.0, 2.0))
+            tuple(Point({"n": 14, "drift": d}) for d in (0.0, 0.1, 0.3, 0.5, 1.0, 2.0))
             + (Point({"n": 5, "drift": -0.7}),),
         ),
         Law(
@@ -988,7 +990,13 @@ PREDICTION = Prediction(
             curved_walk_mean,
             tuple(
                 Point({"n": n, "signal": s, "curvature": c})
-                for n, s, c in ((14, 2.0, -1.0), (14, 5.0, -2.0), (8, 3.0, 4.0))
+                for n, s, c in (
+                    (14, 2.0, -1.0),
+                    (14, 5.0, -2.0),
+                    (8, 3.0, 4.0),
+                    (14, 0.0, 1.0),
+                    (6, np.inf, 5.0),
+                )
             ),
         ),
         Law(
@@ -1008,7 +1016,10 @@ PREDICTION = Prediction(
             (*_WALK, "drifts Gaussian over coordinates, mean zero"),
             _gaussian_drifts_derivation,
             gaussian_drifts_mean,
-            tuple(Point({"n": n, "signal_squared": s}) for n, s in ((3, 4.0), (4, 4.0), (4, 0.5), (14, 4.0))),
+            tuple(
+                Point({"n": n, "signal_squared": s})
+                for n, s in ((3, 4.0), (4, 4.0), (4, 0.5), (14, 4.0), (14, 0.0))
+            ),
         ),
         Law(
             "sparse_drifts_mean",
@@ -1019,6 +1030,7 @@ PREDICTION = Prediction(
             (
                 Point({"n": 14, "signal_squared": 4.0, "share": 0.1}),
                 Point({"n": 14, "signal_squared": 4.0, "share": 1}),
+                Point({"n": 8, "signal_squared": 0.0, "share": 0.5}),
             ),
         ),
     ),

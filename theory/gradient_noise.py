@@ -611,7 +611,7 @@ _EPOCH = (
     "the policy does not move over the window",
 )
 _CELLS = (
-    (0.5, 2, 1.0, 0.0, 0.0),
+    (0.3, 2, 1.0, 0.0, 0.0),
     (0.5, 16, 2.0, 1.0, 3.0),
     (0.05, 16, 1.0, 2.0, 0.5),
     (0.9, 8, 0.0, 1.0, 1.0),
@@ -782,7 +782,7 @@ PREDICTION = Prediction(
             (*_DRAWN[:1], "gradient and noise constant over the window"),
             _derive_signal_ratio,
             signal_ratio_squared,
-            _points("updates prompts noise_scale", (1, 1, 1.0), (100, 16, 400.0), (10, 8, 1e6)),
+            _points("updates prompts noise_scale", (1, 1, 1.0), (100, 16, 400.0), (10, 8, 1e4)),
         ),
     ),
 )

@@ -516,7 +516,7 @@ PREDICTION = Prediction(
             paper_drift,
             tuple(
                 Point({"pass_rate": p, "right_score": right})
-                for p, right in ((0.5, 0.4), (0.1, -1.0), (0.95, 0.2), (0.0, 1.0))
+                for p, right in ((0.5, 0.4), (0.1, -1.0), (0.95, 0.2), (0.0, 1.0), (1.0, 0.0))
             ),
         ),
         Law(
@@ -533,7 +533,7 @@ PREDICTION = Prediction(
             (*_GEOMETRIC, "right are the responses of more than one token"),
             _derive_length_share,
             length_averaged_share,
-            tuple(Point({"stop_probability": stop}) for stop in (0.01, 0.1, 0.2, 0.5, 0.9, 0.999, 1.0)),
+            tuple(Point({"stop_probability": stop}) for stop in (0.01, 0.1, 0.2, 0.5, 0.9, 0.98)),
         ),
         Law(
             "slope_gap_constant",

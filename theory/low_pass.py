@@ -282,7 +282,10 @@ PREDICTION = Prediction(
             _LINEAR,
             _average_derivation,
             average_gain,
-            tuple(Point({"frequency": w, "beta": b}) for w, b in ((0.05, 0.9), (1.0, 0.9), (3.0, 0.5))),
+            tuple(
+                Point({"frequency": w, "beta": b})
+                for w, b in ((0.05, 0.9), (1.0, 0.9), (3.0, 0.5), (0.0, 0.9), (2.0, 0.0), (0.01, 0.99))
+            ),
         ),
         Law(
             "window_gain",
@@ -290,7 +293,10 @@ PREDICTION = Prediction(
             (),
             _window_derivation,
             window_gain,
-            tuple(Point({"frequency": w, "window": k}) for w, k in ((0.1, 10), (1.3, 7), (3.0, 100))),
+            tuple(
+                Point({"frequency": w, "window": k})
+                for w, k in ((0.1, 10), (1.3, 7), (3.0, 100), (1e-6, 10), (np.pi, 4), (2.0, 1))
+            ),
         ),
         Law(
             "passed_variance",
@@ -298,7 +304,7 @@ PREDICTION = Prediction(
             _WHITE,
             _variance_derivation,
             passed_variance,
-            tuple(Point({"beta": b}) for b in (0.5, 0.9, 0.99)),
+            tuple(Point({"beta": b}) for b in (0.0, 0.5, 0.9, 0.99)),
         ),
         Law(
             "increment_spectrum",
@@ -308,7 +314,13 @@ PREDICTION = Prediction(
             increment_spectrum,
             tuple(
                 Point({"frequency": w, "beta": b, "noise": s})
-                for w, b, s in ((0.1, 0.9, 1.0), (1.0, 0.9, 2.0), (3.0, 0.5, 1.0))
+                for w, b, s in (
+                    (0.1, 0.9, 1.0),
+                    (1.0, 0.9, 2.0),
+                    (3.0, 0.5, 1.0),
+                    (0.0, 0.5, 1.0),
+                    (1.0, 0.0, 0.5),
+                )
             ),
         ),
         Law(
@@ -319,7 +331,13 @@ PREDICTION = Prediction(
             checkpoint_spectrum,
             tuple(
                 Point({"frequency": w, "beta": b, "window": k, "noise": s})
-                for w, b, k, s in ((0.3, 0.9, 10, 1.0), (2.5, 0.9, 10, 1.0), (1.0, 0.9, 100, 0.5))
+                for w, b, k, s in (
+                    (0.3, 0.9, 10, 1.0),
+                    (2.5, 0.9, 10, 1.0),
+                    (1.0, 0.9, 100, 0.5),
+                    (1.0, 0.5, 4, 1.0),
+                    (2.0, 0.0, 3, 1.0),
+                )
             ),
         ),
         Law(
@@ -328,7 +346,9 @@ PREDICTION = Prediction(
             (),
             _alias_derivation,
             alias_frequency,
-            tuple(Point({"frequency": w, "window": k}) for w, k in ((0.05, 10), (0.7, 10), (2.0, 100))),
+            tuple(
+                Point({"frequency": w, "window": k}) for w, k in ((0.05, 10), (0.7, 10), (2.0, 100), (2.0, 1))
+            ),
         ),
     ),
 )

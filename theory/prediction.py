@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,10 +39,12 @@ class Derivation:
     Attributes:
         steps: the lines in order, each computed from those before it.
         result: the closed form that the last step arrives at.
+        where: symbols in the result that stand for expressions in the parameters too long to be written out in it.
     """
 
     steps: tuple[Step, ...]
     result: sympy.Expr
+    where: Mapping[sympy.Symbol, sympy.Expr] = field(default_factory=dict)
 
     def latex(self) -> str:
         """The result in LaTeX, without surrounding dollar signs."""
@@ -58,19 +60,8 @@ class Derivation:
         Raises:
             KeyError: the result holds a symbol that `parameters` lacks.
         """
-        missing = {symbol.name for symbol in self.result.free_symbols} - parameters.keys()
-        if missing:
-            raise KeyError(f"the derived result also needs {', '.join(sorted(missing))}")
         with mpmath.workdps(_DIGITS):
-            whole, real = {}, {}
-            for symbol in self.result.free_symbols:
-                value = parameters[symbol.name]
-                if symbol.is_integer:
-                    whole[symbol] = sympy.Integer(value)
-                else:
-                    real[symbol] = mpmath.mpf(value)
-            function = _compile(_settled(self.result, whole), list(real))
-            return float(mpmath.re(function(*real.values())))
+            return float(_evaluate(self.result, parameters, self.where))
 
 
 @dataclass(frozen=True)
@@ -224,6 +215,25 @@ def identity(text: str, left: sympy.Expr, right: sympy.Expr) -> Step:
     if any(form(difference) == 0 for form in forms):
         return Step(text, sympy.Eq(left, right, evaluate=False))
     raise ArithmeticError(f"{text}: {left} is not {right}")
+
+
+def _evaluate(
+    expression: sympy.Expr, parameters: Mapping[str, Any], where: Mapping[sympy.Symbol, sympy.Expr]
+) -> mpmath.mpf:
+    """The expression as a number, at the precision that is set; symbols are matched by name."""
+    symbols = expression.free_symbols
+    missing = {symbol.name for symbol in symbols - where.keys()} - parameters.keys()
+    if missing:
+        raise KeyError(f"the derived result also needs {', '.join(sorted(missing))}")
+    whole = {symbol: sympy.Integer(parameters[symbol.name]) for symbol in symbols if symbol.is_integer}
+    settled = _settled(expression, whole)
+    real = {
+        symbol: _evaluate(where[symbol], parameters, {})
+        if symbol in where
+        else mpmath.mpf(parameters[symbol.name])
+        for symbol in settled.free_symbols
+    }
+    return mpmath.re(_compile(settled, list(real))(*real.values()))
 
 
 def _settled(expression: sympy.Expr, whole: dict[sympy.Symbol, sympy.Integer]) -> sympy.Expr:

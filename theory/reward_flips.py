@@ -459,13 +459,16 @@ PREDICTION = Prediction(
             (*_FRESH, "infinite group scaled by its own standard deviation"),
             _derive_scale,
             drift_scale,
-            (
-                *(
-                    Point({"pass_rate": p, "false_positive": phi, "false_negative": nu})
-                    for p, phi, nu in _FLIPS
-                ),
-                Point({"pass_rate": 0.0, "false_positive": 0.0, "false_negative": 0.3}),
-                Point({"pass_rate": 1.0, "false_positive": 0.4, "false_negative": 1.0}),
+            tuple(
+                # near p = 0 and 1 only: at them nothing drifts that could be scaled
+                Point({"pass_rate": p, "false_positive": phi, "false_negative": nu})
+                for p, phi, nu in (
+                    *(flips for flips in _FLIPS if 0 < flips[0] < 1),
+                    (0.02, 0.2, 0.2),
+                    (0.98, 0.2, 0.2),
+                    (0.02, 0.0, 0.3),
+                    (0.98, 0.4, 1.0),
+                )
             ),
         ),
         Law(
@@ -537,10 +540,10 @@ PREDICTION = Prediction(
                 )
                 for first, second, ratio, phi, nu in (
                     (0.05, 0.5, 1.0, 0.2, 0.2),
-                    (0.05, 0.5, 3.0, 0.0, 0.4),
-                    (0.3, 0.3, 2.0, 0.2, 0.1),
+                    (0.05, 0.9, 3.0, 0.4, 0.0),
+                    (0.05, 0.3, 2.0, 0.2, 0.1),
                     (0.1, 0.9, 1.0, 0.4, 0.0),
-                    (0.1, 0.9, 1.0, 0.8, 0.5),
+                    (0.1, 0.9, 1.0, 1.0, 0.4),
                     (0.1, 0.9, 0.0, 0.4, 0.1),
                 )
             ),

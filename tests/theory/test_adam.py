@@ -3,8 +3,6 @@ import pytest
 
 from theory.adam import (
     PREDICTION,
-    bowl_mean_r_squared,
-    checkpoint_moments,
     contraction,
     descent_time,
     diffusion_long,
@@ -20,6 +18,12 @@ from theory.adam import (
     signal_amplitude,
     token_snr,
     window_variance,
+)
+from theory.adam_bowl import (
+    bowl_mean_r_squared,
+    bowl_path_covariance,
+    bowl_path_mean,
+    checkpoint_moments,
 )
 from theory.gaussian_r_squared import mean_r_squared
 from theory.prediction import InvalidArgument
@@ -215,13 +219,16 @@ def test_descent_time_by_simulation(point):
     rng = np.random.default_rng(3)
     h, s = given["curvature"], given["noise"]
     expected = float(descent_time(**given))
+
+    def gradient(x):
+        noise = s * rng.normal(
+            size=len(x) // 2
+        )  # and its mirror image, so that the mean is nearly free of it
+        return h * x + np.concatenate([noise, -noise])
+
+    updates = int(1.5 * expected) + 1
     path = adam_path(
-        lambda x: h * x + s * rng.normal(size=x.shape),
-        np.full(2000, given["distance"]),
-        int(1.5 * expected) + 1,
-        given["learning_rate"],
-        0.5,
-        0.98,
+        gradient, np.full(400, given["distance"]), updates, given["learning_rate"], 0.9, 0.98
     ).mean(1)
     arrival = int(np.argmax(path <= given["remaining"] + 1e-12))
     assert abs(arrival - expected) <= point.tolerance
@@ -307,6 +314,21 @@ def test_checkpoint_moments_agree_with_the_closed_forms():
     _, far = checkpoint_moments(steps, snr * 1e9, 1e-9, 1.0, 1.0, 0.9, 0.998)
     window = far[1, 1] + far[2, 2] - 2 * far[1, 2]
     assert window == pytest.approx(float(window_variance(snr, 4000, 1.0, 0.9, 0.998)), rel=1e-3)
+
+
+def test_path_mean_and_covariance_are_entries_of_the_checkpoint_moments():
+    steps = [0, 3, 9]
+    mean, covariance = checkpoint_moments(steps, 1.0, 1.0, [0.5, 2.0], 0.01)
+    assert bowl_path_mean([[3], [9]], 1.0, 1.0, [0.5, 2.0], 0.01) == pytest.approx(mean.T[1:], rel=1e-12)
+    for row, first in enumerate(steps):
+        entries = bowl_path_covariance(first, np.array(steps)[:, None], 1.0, 1.0, [0.5, 2.0], 0.01)
+        assert entries == pytest.approx(covariance[:, row].T, rel=1e-12)
+
+
+def test_the_first_update_is_a_sign_which_no_linear_account_has():
+    """One update from moments of zero moves every run alike: the linear account gives it a small variance."""
+    assert bowl_path_mean(1, 1.0, 1.0, 0.05, 0.1) == pytest.approx(0.9, abs=2e-4)
+    assert 0 < bowl_path_covariance(1, 1, 1.0, 1.0, 0.05, 0.1) < 1e-7
 
 
 def test_checkpoint_moments_broadcast():
@@ -442,6 +464,10 @@ def test_token_snr_limits():
         (lambda: checkpoint_moments([0, 0.5, 1], 1, 1, 1, 1), "steps"),
         (lambda: checkpoint_moments([0, 1, 10**7], 1, 1, 1, 1), "steps"),
         (lambda: checkpoint_moments([0, 1, 2], 0, 1, 0, 1), "noise"),
+        (lambda: bowl_path_mean(-1, 1, 1, 1, 1), "updates"),
+        (lambda: bowl_path_mean(10**6, 1, 1, 1, 1), "updates"),
+        (lambda: bowl_path_covariance(0.5, 1, 1, 1, 1, 1), "first"),
+        (lambda: bowl_path_covariance(1, 2, 1, 1, -1, 1), "noise"),
         (lambda: bowl_mean_r_squared(1, 1, 5), "updates"),
         (lambda: bowl_mean_r_squared(1, 1, 50, checkpoints=2), "checkpoints"),
     ],
