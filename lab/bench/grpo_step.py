@@ -185,6 +185,7 @@ def peer_spec(train: TrainSettings, settings: BenchSettings) -> dict[str, Any]:
     """Return what TRL needs to do the same: the problems of every step in our order, and the same optimiser."""
     objective, optimizer = train.objective, train.optimizer
     assert isinstance(objective, RLVRSettings) and isinstance(optimizer, AdamWSettings)
+    assert train.task is not None and train.generation is not None
     draw = Draw(train.seed)
     problems = [
         [problem.prompt, problem.answer]

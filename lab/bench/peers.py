@@ -16,7 +16,7 @@ _HAS_TRL = "from importlib.metadata import version; version('trl')"
 def peer_requirements() -> list[str]:
     """Return what the peers' environment needs; torch and transformers as here, so that they do not differ."""
     shared = [f"{package}=={version(package).split('+')[0]}" for package in ("torch", "transformers")]
-    return [*shared, "trl==1.16.0"]
+    return [*shared, "trl==1.16.0", "mergekit==0.1.5"]
 
 
 def install_commands(directory: str) -> list[list[str]]:

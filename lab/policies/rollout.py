@@ -23,7 +23,8 @@ class Rollouts:
     mask: Tensor
     """bool [row, position]; True for sampled tokens, the end token included."""
     log_probs: Tensor
-    """float32 [row, position], nats, of the sampled tokens at the sampling temperature; 0 where masked."""
+    """float32 [row, position], nats, of the sampled tokens under the distribution sampled from, temperature and
+    nucleus included (at temperature 0: see `sample_tokens`); 0 where masked."""
     entropies: Tensor
     """float32 [row, position], nats, of the distribution sampled from; 0 where masked."""
     finished: Tensor
@@ -35,20 +36,45 @@ class Rollouts:
         return self.mask.sum(-1)
 
 
-def sample_tokens(logits: Tensor, uniforms: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
+def nucleus(probabilities: Tensor, top_p: float) -> Tensor:
+    """Return which tokens belong to the nucleus (Holtzman et al. 2020, arXiv 1904.09751), bool [row, vocabulary].
+
+    It is the smallest set of most likely tokens whose probability reaches `top_p`; of equally likely tokens the one
+    with the lower id comes first, and the most likely token always belongs to it.
+
+    Args:
+        probabilities: float [row, vocabulary], rows of sum 1.
+        top_p: in (0, 1].
+    """
+    ordered, ids = probabilities.double().sort(dim=-1, descending=True, stable=True)
+    before = ordered.cumsum(-1) - ordered
+    return torch.zeros_like(probabilities, dtype=torch.bool).scatter_(-1, ids, before < top_p)
+
+
+def sample_tokens(
+    logits: Tensor, uniforms: Tensor, temperature: float, top_p: float = 1.0
+) -> tuple[Tensor, Tensor, Tensor]:
     """Sample one token for each row.
+
+    Logits are divided by the temperature, the nucleus of the resulting distribution is kept, and the cumulative
+    distribution of its tokens, in the order of the vocabulary, is inverted at the uniform.
 
     Args:
         logits: float [row, vocabulary].
         uniforms: float64 [row], in [0, 1).
         temperature: logits are divided by it; 0 takes the most likely token.
+        top_p: probability that the nucleus has to reach, in (0, 1]; 1 keeps every token. Not used at temperature 0.
 
     Returns:
-        tokens int64 [row], their log-probabilities and the entropies, float32 [row], nats. At
-        temperature 0 these are of the distribution at temperature 1.
+        tokens int64 [row], their log-probabilities and the entropies, float32 [row], nats, both of the distribution
+        sampled from: after temperature and, with top_p < 1, cut to the nucleus and normalised again. At
+        temperature 0 they are of the whole distribution at temperature 1.
     """
     scaled = logits.float() / (temperature if temperature > 0 else 1.0)
     log_probs = torch.log_softmax(scaled, dim=-1)
+    if top_p < 1 and temperature > 0:
+        outside = ~nucleus(log_probs.exp(), top_p)
+        log_probs = torch.log_softmax(log_probs.masked_fill(outside, -torch.inf), dim=-1)
     probabilities = log_probs.exp()
     if temperature > 0:
         cumulative = probabilities.double().cumsum(-1)
@@ -68,6 +94,7 @@ def rollout(
     uniforms: Tensor,
     *,
     temperature: float,
+    top_p: float = 1.0,
     eos_id: int,
     pad_id: int,
 ) -> Rollouts:
@@ -83,17 +110,20 @@ def rollout(
         uniforms: float64 [row, token], rows prompt-major; its shape gives the rollouts for each prompt
             and the largest number of new tokens.
         temperature: see `sample_tokens`.
+        top_p: see `sample_tokens`.
         eos_id: token that ends a completion.
         pad_id: token written after the end.
 
     Raises:
-        ValueError: the number of rows is no multiple of the number of prompts.
+        ValueError: the number of rows is no multiple of the number of prompts, or top_p is outside (0, 1].
     """
     rows, _ = uniforms.shape
+    if not 0 < top_p <= 1:
+        raise ValueError(f"top_p: expected a number in (0, 1], got {top_p}")
     if rows % len(ids):
         raise ValueError(f"uniforms: {rows} rows are no multiple of {len(ids)} prompts")
     with torch.inference_mode():
-        sampled = _sample(source, ids, mask, uniforms, temperature, eos_id, pad_id)
+        sampled = _sample(source, ids, mask, uniforms, temperature, top_p, eos_id, pad_id)
     # Copies, since a tensor made in inference mode may not be part of a loss.
     return Rollouts(*(tensor.clone() for tensor in sampled))
 
@@ -104,6 +134,7 @@ def _sample(
     mask: Tensor,
     uniforms: Tensor,
     temperature: float,
+    top_p: float,
     eos_id: int,
     pad_id: int,
 ) -> tuple[Tensor, ...]:
@@ -121,7 +152,9 @@ def _sample(
     state, logits = source.select(state, owner), logits[owner]
     active = torch.arange(rows, device=device)
     for position in range(longest):
-        chosen, chosen_log_probs, entropy = sample_tokens(logits, uniforms[active, position], temperature)
+        chosen, chosen_log_probs, entropy = sample_tokens(
+            logits, uniforms[active, position], temperature, top_p
+        )
         tokens[active, position] = chosen
         sampled[active, position] = True
         log_probs[active, position] = chosen_log_probs

@@ -1,72 +1,110 @@
-"""`lab evaluate`: avg@k and pass@k of a policy on held-out problems."""
+"""`lab evaluate`: avg@k and pass@k of a policy, or of two checkpoints decoded in output space, on held-out problems."""
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
 
 from lab.errors import BadInput
-from lab.objectives.settings import EvaluationSettings, GenerationSettings
+from lab.evaluate_settings import EvaluateSettings, OutputSpaceSettings
+from lab.objectives.settings import GenerationSettings
 from lab.policies import build_policy_settings
 from lab.process import peak_memory_mb, seconds_since_start
 from lab.runs import open_run
-from lab.settings import build, whole_number
+from lab.settings import Invalid, build, whole_number
 from lab.tasks import build_task
 from lab.verbs.train import RUN_KEYS, is_dry_run, print_table, refuse_unread_keys, run_settings
+
+_MODELS = tuple(field.name for field in fields(OutputSpaceSettings))
+_OWN = ("policy", "task", "generation", "evaluation", "k", *_MODELS)
 
 
 def run(config: DictConfig) -> str:
     """Evaluate and return the one-line result.
 
     Raises:
-        BadInput: an impossible value, or a policy that cannot be loaded.
+        BadInput: an impossible value, a policy that cannot be loaded, or two that cannot be combined.
     """
     resolved: Any = OmegaConf.to_container(config, resolve=True)
-    known = (*RUN_KEYS, "seed", "threads", "dry_run", "policy", "task", "generation", "evaluation", "k")
-    refuse_unread_keys(resolved, known)
+    refuse_unread_keys(resolved, (*RUN_KEYS, "seed", "threads", "dry_run", *_OWN))
     whole_number(resolved["seed"], "seed", least=0)
     policy_settings = build_policy_settings(resolved["policy"])
     task = build_task(resolved["task"])
     generation = build(GenerationSettings, resolved["generation"], "generation")
-    evaluation = build(EvaluationSettings, resolved["evaluation"], "evaluation")
-    if not isinstance(resolved["k"], list):
-        raise BadInput(f"k: expected a list such as [1,4], got {resolved['k']!r}")
-    for k in resolved["k"]:
-        if type(k) is not int or not 1 <= k <= evaluation.rollouts:
-            raise BadInput(f"k: each must be 1 to evaluation.rollouts={evaluation.rollouts}, got {k!r}")
+    evaluation = build(EvaluateSettings, resolved["evaluation"], "evaluation")
+    models = build(OutputSpaceSettings, {key: resolved[key] for key in _MODELS})
+    temperatures = _temperatures(models, evaluation)
+    _check_ks(resolved["k"], evaluation)
     if is_dry_run(resolved):
-        print_table({"completions": evaluation.problems * evaluation.rollouts})
+        print_table(_estimate(evaluation, models, temperatures))
         return "dry run: nothing was computed"
     with open_run(run_settings(resolved, "evaluate"), resolved) as held:
-        from lab.draw import Draw
-        from lab.evaluation import average_at_k, pass_at_k, pass_rate_interval
-        from lab.objectives.held_out import evaluate_policy, held_out_problems
-        from lab.policies import load_policy
+        from lab.evaluate_run import Judge
 
-        policy = load_policy(policy_settings, resolved["seed"])
-        draw = Draw(resolved["seed"])
-        problems = held_out_problems(task, evaluation, draw)
-        found = evaluate_policy(policy, task, problems, generation, evaluation, draw)
-        correct = found["correct"]
-        rate, half = average_at_k(correct), float(pass_rate_interval(correct))
-        interval = (
-            f" ± {half:.3f} (95 % over {len(correct)} problems)"
-            if half == half
-            else ", one problem: no interval"
+        judge = Judge(policy_settings, models, task, generation, evaluation, resolved["seed"])
+        summary = (
+            judge.score(resolved["k"])
+            if models.alphas is None
+            else judge.choose(models.alphas, temperatures, models.validation_share, resolved["k"])
         )
-        result = f"avg@{evaluation.rollouts} {rate:.3f}{interval}"
         summary = {
-            f"avg@{evaluation.rollouts}": rate,
-            "interval_half_width": half,
-            **{f"pass@{k}": pass_at_k(correct, k) for k in resolved["k"]},
-            "problems": len(correct),
-            "unjudged": int((correct != correct).sum()),
+            **{key: value for key, value in summary.items() if key != "result"},
             "wall_clock_s": seconds_since_start(),
             "peak_rss_mb": peak_memory_mb(),
-            "result": result,
+            "result": summary["result"],
         }
         held.write_summary(summary)
         held.finish()
+        _print(summary)
+        return f"{held.path}: {summary['result']}"
+
+
+def _temperatures(models: OutputSpaceSettings, evaluation: EvaluateSettings) -> tuple[float, ...]:
+    if models.alphas is None:
+        return ()
+    try:
+        return models.baseline_temperatures(evaluation.temperature)
+    except Invalid as error:
+        raise BadInput(str(error)) from None
+
+
+def _check_ks(ks: Any, evaluation: EvaluateSettings) -> None:
+    if not isinstance(ks, list):
+        raise BadInput(f"k: expected a list such as [1,4], got {ks!r}")
+    for k in ks:
+        if type(k) is not int or not 1 <= k <= evaluation.rollouts:
+            raise BadInput(f"k: each must be 1 to evaluation.rollouts={evaluation.rollouts}, got {k!r}")
+
+
+def _estimate(
+    evaluation: EvaluateSettings, models: OutputSpaceSettings, temperatures: tuple[float, ...]
+) -> dict[str, Any]:
+    if models.alphas is None:
+        return {"completions": evaluation.problems * evaluation.rollouts}
+    choosing = round(evaluation.problems * models.validation_share)
+    return {
+        "problems to choose on, about": choosing,
+        "problems to score on, about": evaluation.problems - choosing,
+        "candidates": len(models.alphas) + len(temperatures),
+        "completions, at most": evaluation.rollouts
+        * (choosing * (len(models.alphas) + len(temperatures)) + 3 * (evaluation.problems - choosing)),
+    }
+
+
+def _print(summary: dict[str, Any]) -> None:
+    if "extrapolated" not in summary:
         print_table({name: value for name, value in summary.items() if name != "result"})
-        return f"{held.path}: {result}"
+        return
+    from lab.evaluate_run import ARMS
+
+    table = Table("decoding", "alpha", "temperature", "pass rate", "±")
+    for name in ARMS:
+        arm = summary[name]
+        rate = next(value for key, value in arm.items() if key.startswith("avg@"))
+        numbers = (arm["alpha"], arm["temperature"], rate, arm["interval_half_width"])
+        table.add_row(name.replace("_", " "), *(f"{number:.3g}" for number in numbers))
+    Console().print(table)
