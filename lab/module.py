@@ -8,6 +8,8 @@ position follows from the step alone, never from a loader's progress.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol, runtime_checkable
 
 import pytorch_lightning as pl
@@ -53,6 +55,8 @@ class LabModule(pl.LightningModule):
         effective_step: steps done plus steps extrapolated.
         learning_rate: rate of the last update.
         batch_metrics: for each step of the last batch its scalars, `step` (from 1) among them.
+        evaluation_weights: makes a context in which held-out evaluation is to be done; a callback that lends other
+            weights to it sets it.
     """
 
     def __init__(
@@ -75,6 +79,7 @@ class LabModule(pl.LightningModule):
         self.effective_step = 0.0
         self.learning_rate = optimizer.learning_rate
         self.batch_metrics: list[dict[str, float]] = []
+        self.evaluation_weights: Callable[[], AbstractContextManager[None]] = nullcontext
         self._trained = objective.trainable()
         self._peak_rates = objective.learning_rates(optimizer.learning_rate)
         self._observers: list[UpdateObserver] = []
@@ -143,6 +148,8 @@ class LabModule(pl.LightningModule):
         whole = self.steps_per_batch
         end = min((self.step // whole + 1) * whole, self.total_steps)
         self.batch_metrics = [self._step() for _ in range(self.step, end)]
+        if self.objective.independent_replicates:
+            self._require_finite_weights()
 
     def _step(self) -> dict[str, float]:
         """Do one step: collect, then the objective's updates. Return its scalars."""
@@ -152,29 +159,26 @@ class LabModule(pl.LightningModule):
         losses: list[float] = []
         for update in range(self.objective.updates_per_step):
             loss, norm = self._update(collected, update)
-            losses.append(loss)
-            if norm is not None:
-                norms.append(norm)
+            losses += [] if loss is None else [loss]
+            norms += [] if norm is None else [norm]
         self.step += 1
         self.effective_step += 1.0
         return {
             "step": self.step,
             **collected.metrics,
-            "loss": sum(losses) / len(losses),
+            **({"loss": sum(losses) / len(losses)} if losses else {}),
             **({"grad_norm": sum(norms) / len(norms)} if norms else {}),
             "learning_rate": self.learning_rate,
             "step_time": time.perf_counter() - started,
         }
 
-    def _update(self, collected: Any, update: int) -> tuple[float, float | None]:
-        """Do one update; return its loss and the norm of its gradient, where that means something."""
-        optimizer = self.optimizers()
-        assert not isinstance(optimizer, list)
+    def _update(self, collected: Any, update: int) -> tuple[float | None, float | None]:
+        """Do one update; return its loss and the norm of its gradient, where there are such."""
+        optimizer = self.torch_optimizer  # Lightning's wrapper adds nothing here but a tenth of a millisecond
         parameters = list(self._trained.values())
-        total = self.objective.write_gradients(collected, update)
-        if total is None:
-            total = self._differentiate(collected, update, parameters)
-        if not _finite(total):
+        written = self.objective.write_gradients(collected, update)
+        total = None if written else self._differentiate(collected, update, parameters)
+        if total is not None and not _finite(total):
             raise RunFailed(f"step {self.step}: the loss is {total}; {LOWER_THE_RATE}")
         for observer in self._observers:
             observer.before_update(self)
@@ -221,6 +225,13 @@ class LabModule(pl.LightningModule):
         if limit is not None:
             torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
         return float(norm)
+
+    @torch.no_grad()
+    def _require_finite_weights(self) -> None:
+        """Look once a batch, in place of at every loss: a pass over all replicates takes as long as much of a step."""
+        for name, parameter in self._trained.items():
+            if not _finite(float(parameter.sum())):
+                raise RunFailed(f"step {self.step}: the weights of {name} are not finite; {LOWER_THE_RATE}")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["lab_counters"] = {

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from lab.errors import BadInput
 from lab.files import require_free_space
@@ -19,6 +21,7 @@ from lab.optimizers import OptimizerSettings, build_optimizer_settings
 from lab.policies import PolicySettings, build_policy_settings, load_policy
 from lab.policies.settings import ScratchSettings
 from lab.process import peak_memory_mb
+from lab.regrounding.settings import RegroundingSettings, build_regrounding_settings
 from lab.runs import Run
 from lab.settings import Invalid, build, whole_number
 from lab.tasks import Task, build_task
@@ -26,11 +29,11 @@ from lab.trainer import LoggerSettings, TrainerSettings, build_logger_settings, 
 from lab.trajectory.settings import RecorderSettings
 
 if TYPE_CHECKING:
+    import pytorch_lightning as pl
     import xarray as xr
 
     from lab.module import LabModule
     from lab.objectives.objective import Objective
-    from lab.trajectory.recorder import Recorder
 
 _BYTES_PER_RECORD = 4 * 1024**2
 _BYTES_OF_LIBRARIES = 700 * 1024**2  # Python, torch and all else, before the first number of a run
@@ -59,6 +62,7 @@ class TrainSettings:
     recorder: RecorderSettings
     trainer: TrainerSettings
     logger: LoggerSettings
+    regrounding: RegroundingSettings
 
 
 GROUPS = (
@@ -99,6 +103,7 @@ def build_train_settings(config: Mapping[str, Any], objective_key: str = "object
         recorder=build(RecorderSettings, config["recorder"], "recorder"),
         trainer=build(TrainerSettings, config["trainer"], "trainer"),
         logger=build_logger_settings(config["logger"]),
+        regrounding=build_regrounding_settings(config.get("regrounding", {"name": NONE})),
         **groups(config, objective.name),
     )
     if isinstance(settings.policy, ScratchSettings) and settings.generation is not None:
@@ -157,6 +162,12 @@ def _check_synthetic(settings: TrainSettings) -> None:
         raise BadInput("trainer.precision: a synthetic run is computed in float32; leave it at 32-true")
     if settings.recorder.checkpoint_every is not None:
         raise BadInput("recorder.checkpoint_every: a synthetic run has no model to save; set it to null")
+    coupling = settings.regrounding.couples_replicates
+    if coupling is not None:
+        raise BadInput(
+            f"regrounding.{coupling}: what decides over all replicates at once would couple independent runs; "
+            + ("choose fixed or decaying" if coupling == "name" else "set it to null")
+        )
 
 
 def as_twin(settings: TrainSettings) -> TrainSettings:
@@ -244,6 +255,7 @@ def train(settings: TrainSettings, run: Run, title: str) -> dict[str, Any]:
         "steps": module.step,
         "updates": module.update,
         "pass_rate": {"start": pass_rate[0], "end": pass_rate[-1]} if pass_rate else None,
+        **_jumps(module, tree),
         **_cells(settings, tree),
         "wall_clock_s": time.perf_counter() - started,
         "peak_rss_mb": peak_memory_mb(),
@@ -265,6 +277,7 @@ def fit(settings: TrainSettings, run: Run, title: str) -> LabModule:
     from lab.draw import Draw
     from lab.module import LabModule
     from lab.progress import TrainingProgress
+    from lab.regrounding.callback import build_callback
     from lab.stopping import stop_after_step
     from lab.trajectory.recorder import RESUME, Recorder
 
@@ -276,14 +289,17 @@ def fit(settings: TrainSettings, run: Run, title: str) -> LabModule:
     module = LabModule(objective, settings.optimizer, draw, settings.steps, _steps_per_batch(settings))
     with stop_after_step() as stop:
         recorder = Recorder(settings.recorder, run.path, stop)
+        regrounding = build_callback(settings.regrounding, module)
+        # Re-grounding first: the recorder sees, and saves, the weights after a jump.
+        kept = [recorder] if regrounding is None else [regrounding, recorder]
         checkpoint = run.path / RESUME
         if checkpoint.exists():
-            _restore(module, recorder, checkpoint)
+            _restore(module, kept, checkpoint)
         if module.step < settings.steps:
             trainer = build_trainer(
                 settings.trainer,
                 settings.logger.build(run.path, module.step),
-                [recorder, TrainingProgress(title, recorder)],
+                [*kept, TrainingProgress(title, recorder)],
                 run.path,
             )
             trainer.fit(module)
@@ -291,10 +307,10 @@ def fit(settings: TrainSettings, run: Run, title: str) -> LabModule:
 
 
 def _steps_per_batch(settings: TrainSettings) -> int:
-    """Return how many steps go into one of Lightning's batches: those between things that the recorder does."""
+    """Return how many steps go into one of Lightning's batches: those between things that callbacks do."""
     if settings.objective.trains_language_model:
         return 1
-    common = math.gcd(settings.recorder.every, settings.recorder.save_every)
+    common = math.gcd(settings.recorder.every, settings.recorder.save_every, settings.regrounding.period)
     return max(size for size in range(1, _LONGEST_BATCH + 1) if common % size == 0)
 
 
@@ -309,7 +325,10 @@ def _require_space(settings: TrainSettings, objective: Objective, run: Run) -> N
     checkpoints = settings.steps // every + 1 if every else 0
     if keep is not None:
         checkpoints = min(checkpoints, keep + 2)  # step 0, and the newest before the oldest goes
-    resume = 2 * 3 * weights  # weights and two moments, the new file beside the old one
+    copies = 3 + settings.regrounding.copies_of_weights
+    resume = (
+        2 * copies * weights
+    )  # with two moments and what re-grounding keeps; the new file beside the old one
     needed = (_recorded_points(settings) + 1) * _bytes_per_record(settings) + checkpoints * weights + resume
     require_free_space(run.path, needed, "this run")
 
@@ -337,7 +356,8 @@ def _kinds_recorded(settings: TrainSettings) -> int:
 def _bytes_per_record(settings: TrainSettings) -> int:
     if not isinstance(settings.objective, SyntheticSettings):
         return _BYTES_PER_RECORD
-    return _BYTES_PER_RECORD + 4 * settings.objective.parameters * _kinds_recorded(settings)
+    # Twice: the small files stay beside the store that they are merged to.
+    return _BYTES_PER_RECORD + 2 * 4 * settings.objective.parameters * _kinds_recorded(settings)
 
 
 def synthetic_memory(settings: TrainSettings) -> int:
@@ -364,6 +384,33 @@ def _pass_rates(tree: xr.DataTree) -> list[float]:
     return [float(value) for value in group(tree, "evaluation")["pass_rate"]]
 
 
+def _jumps(module: LabModule, tree: xr.DataTree) -> dict[str, Any]:
+    """Return the summary key `regrounding` of a run that re-grounds: what it gained and what the checks cost."""
+    from lab.trajectory.store import group
+
+    prefix = "regrounding__"
+    metrics = group(tree, "metrics")
+    columns = {
+        str(name).removeprefix(prefix): metrics[name].values[~np.isnan(metrics[name].values)]
+        for name in metrics.data_vars
+        if str(name).startswith(prefix)
+    }
+    if not columns:
+        return {}
+    accepted = columns.get("accepted", np.zeros(0))
+    costs = ("check_rollouts", "check_tokens")
+    totals = {name: float(columns[name].sum()) for name in costs if name in columns}
+    return {
+        "regrounding": {
+            "effective_steps": module.effective_step,
+            "blocks": len(columns["jump_steps"]),
+            "accepted": int(accepted.sum()),
+            "taken_back": int(len(accepted) - accepted.sum()),
+            **totals,
+        }
+    }
+
+
 def _cells(settings: TrainSettings, tree: xr.DataTree) -> dict[str, Any]:
     """Return the summary key `cells` of a synthetic run."""
     if not isinstance(settings.objective, SyntheticSettings):
@@ -374,7 +421,7 @@ def _cells(settings: TrainSettings, tree: xr.DataTree) -> dict[str, Any]:
     return {"cells": summarise_cells(tree, cells, settings.optimizer.learning_rate)}
 
 
-def _restore(module: LabModule, recorder: Recorder, path: Path) -> None:
+def _restore(module: LabModule, callbacks: Sequence[pl.Callback], path: Path) -> None:
     import pickle
 
     import torch
@@ -382,7 +429,8 @@ def _restore(module: LabModule, recorder: Recorder, path: Path) -> None:
     try:
         saved: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
         module.restore(saved)
-        recorder.load_state_dict(saved["callbacks"][recorder.state_key])
+        for callback in callbacks:
+            callback.load_state_dict(saved["callbacks"][callback.state_key])
     except (
         RuntimeError,
         pickle.UnpicklingError,

@@ -295,3 +295,80 @@ def test_two_runs_of_one_seed_are_the_same_and_of_another_are_not(tmp_path: Path
     for module in runs:
         fit(module, tmp_path)
     assert torch.equal(flat(runs[0]), flat(runs[1])) and not torch.equal(flat(runs[0]), flat(runs[2]))
+
+
+# --- several steps a batch, learning rates by parameter, independent replicates -----------------------
+
+
+class Ends(pl.Callback):
+    """Notes the step at the end of each batch, and the steps that its metrics are of."""
+
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+        self.rows: list[float] = []
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        assert isinstance(pl_module, LabModule)
+        self.steps.append(pl_module.step)
+        self.rows.extend(row["step"] for row in pl_module.batch_metrics)
+
+
+@pytest.mark.parametrize("whole", [2, 4, 5, 100])
+def test_steps_that_make_one_batch_are_the_same_steps(tmp_path: Path, whole: int) -> None:
+    schedule = {"name": "linear", "warmup_updates": 1, "final_share": 0.0}
+    alone = trained(tmp_path, settings(schedule=schedule))
+    together, ends = LabModule(Bowl(), settings(schedule=schedule), Draw(0), STEPS, whole), Ends()
+    fit(together, tmp_path, ends)
+    assert torch.equal(flat(together), flat(alone))
+    assert ends.steps == [*range(whole, STEPS, whole), STEPS] and ends.rows == [*range(1, STEPS + 1)]
+
+
+def test_a_run_resumed_inside_a_batch_ends_it_where_it_would_have_ended(tmp_path: Path) -> None:
+    begun = LabModule(Bowl(), settings(), Draw(0), STEPS)
+    fit(begun, tmp_path, StopAfter(3)).save_checkpoint(tmp_path / "resume.ckpt")
+    resumed = LabModule(Bowl(), settings(), Draw(0), STEPS, steps_per_batch=4)
+    resumed.restore(torch.load(tmp_path / "resume.ckpt", weights_only=True))
+    ends = Ends()
+    fit(resumed, tmp_path, ends)
+    assert ends.steps == [4, STEPS]
+    assert torch.equal(flat(resumed), flat(trained(tmp_path, settings())))
+
+
+class OwnRates(Bowl):
+    """The second parameter has a learning rate of its own."""
+
+    def learning_rates(self, common: float) -> dict[str, float]:
+        return {"first": common, "second": 0.2}
+
+
+def test_each_parameter_can_have_its_learning_rate_and_the_schedule_holds_for_all(tmp_path: Path) -> None:
+    schedule = {"name": "cosine", "warmup_updates": 2, "final_share": 0.1}
+    mixed = trained(tmp_path, settings(schedule=schedule), objective=OwnRates())
+    for name, rate in (("first", 0.05), ("second", 0.2)):
+        same = trained(tmp_path, settings(schedule=schedule, learning_rate=rate))
+        assert torch.equal(mixed.trained_parameters[name], same.trained_parameters[name])
+        assert mixed.learning_rate_of(name) == pytest.approx(same.learning_rate)
+    assert len(mixed.torch_optimizer.param_groups) == 2
+
+
+class Written(Bowl):
+    """The same bowl of independent replicates, its gradient written in place of differentiated."""
+
+    independent_replicates = True
+
+    def write_gradients(self, batch: Noise, update: int) -> bool:
+        self.first.grad = (self.first - 1 + batch.first).detach()
+        self.second.grad = (self.second - 1 + (1 + update) * batch.second).detach()
+        return True
+
+
+def test_written_gradients_take_the_place_of_losses(tmp_path: Path) -> None:
+    written = trained(tmp_path, settings(), objective=Written())
+    torch.testing.assert_close(flat(written), flat(trained(tmp_path, settings())), rtol=1e-6, atol=1e-7)
+    assert not {"loss", "grad_norm"} & set(written.last_metrics)
+
+
+def test_replicates_that_run_away_end_the_run(tmp_path: Path) -> None:
+    module = LabModule(Written(), settings("sgd", learning_rate=1e20), Draw(0), STEPS, steps_per_batch=3)
+    with pytest.raises(RunFailed, match=r"^step 3: the weights of first are not finite.*learning_rate"):
+        fit(module, tmp_path)

@@ -57,13 +57,13 @@ class Objective(nn.Module, ABC):
     def losses(self, batch: Any, update: int) -> Iterator[Tensor]:
         """Yield micro-batch losses of one update, all over one global denominator."""
 
-    def write_gradients(self, batch: Any, update: int) -> float | None:
+    def write_gradients(self, batch: Any, update: int) -> bool:
         """Put the gradient of an update into each parameter's `.grad`, where no differentiation is needed.
 
         Returns:
-            the sum of what `losses` would yield, or None: there is no such way, and `losses` is differentiated.
+            whether that was done; if not, `losses` is differentiated.
         """
-        return None
+        return False
 
     def learning_rates(self, common: float) -> dict[str, float]:
         """Return the peak learning rate of each parameter by name, in the order of `trainable`, given the optimiser's;

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import gcd
 
 import numpy as np
@@ -38,6 +39,31 @@ class _Terms:
     directions: Tensor | None
     """[direction, coordinate], for noise of low rank: normals [replicate, direction] times these."""
 
+    def cut(self, out: Tensor) -> _Terms:
+        """Return the terms for the rows of `out`, on its device."""
+        signal = (_cut(term, out) for term in (self.curvature, self.optimum, self.slope, self.noise))
+        return _Terms(*signal, None if self.directions is None else self.directions.to(out.device))
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A block of replicates of one cell; `value` and `out` are views, [replicate, coordinate]."""
+
+    value: Tensor
+    out: Tensor
+    terms: _Terms
+
+    @cached_property
+    def flat(self) -> Tensor:
+        """`out`, [element]."""
+        return self.out.view(-1)
+
+    @cached_property
+    def is_drawn_in_place(self) -> bool:
+        """Whether normals can be drawn right into `out`."""
+        one_scale = self.terms.directions is None and isinstance(self.terms.noise, float)
+        return one_scale and self.out.device.type == "cpu" and self.out.numel() % _DRAWN_TOGETHER == 0
+
 
 class Quadratic(Synthetic[QuadraticSettings]):
     """See the module; arguments as `Synthetic`."""
@@ -47,20 +73,18 @@ class Quadratic(Synthetic[QuadraticSettings]):
         self._scratch = torch.empty(_rounded_up(self._rows * self.settings.coordinates))
         self._away = torch.empty(self._rows, self.settings.coordinates)
         self._terms = [self._make_terms(cell.settings, draw) for cell in self.cells]
+        self._groups = self._cells_by_stream()
+        self._places: tuple[int, ...] = ()
+        self._cut: list[list[list[_Part]]] = []
 
     def start(self, settings: QuadraticSettings, draw: Draw) -> np.ndarray:
         return np.array(vector(settings.start, settings.coordinates, "start"))
 
     def gradients(self, batch: SyntheticBatch, out: Sequence[Tensor]) -> None:
-        self._to(out[0].device)
-        values = self.values
-        for group in self._cells_by_stream():
+        for group, blocks in zip(self._groups, self._blocks(self.values, out), strict=True):
             stream = self.stream(batch, "gradient", group[0])
-            for start in range(0, self.settings.replicates, self._rows):
-                rows = slice(start, min(start + self._rows, self.settings.replicates))
-                self._write_block(
-                    group, stream, [value[rows] for value in values], [each[rows] for each in out]
-                )
+            for parts in blocks:
+                self._write(parts, stream)
 
     def mechanism(self) -> dict[str, np.ndarray]:
         """Return `loss`, the noiseless loss: half the sum of h (theta - optimum)² plus that of slope theta."""
@@ -93,15 +117,25 @@ class Quadratic(Synthetic[QuadraticSettings]):
         row = torch.from_numpy(np.float32(numbers))
         return row[None] if len(row) >= _WIDE else row.repeat(self._rows, 1)
 
-    def _to(self, device: torch.device) -> None:
-        """Move what gradients are made of to where the parameters are."""
-        if self._away.device == device:
-            return
-        self._away = self._away.to(device)
-        self._terms = [
-            _Terms(*(part.to(device) if isinstance(part, Tensor) else part for part in vars(terms).values()))
-            for terms in self._terms
-        ]
+    def _blocks(self, values: Sequence[Tensor], out: Sequence[Tensor]) -> list[list[list[_Part]]]:
+        """Return what is written together, by group of cells and by block of replicates.
+
+        Kept as long as parameters and gradients stay where they are: cutting them up takes as long as writing them.
+        """
+        places = tuple(tensor.data_ptr() for tensor in (*values, *out))
+        if places != self._places:
+            self._places = places
+            total, rows = self.settings.replicates, self._rows
+            spans = [slice(start, min(start + rows, total)) for start in range(0, total, rows)]
+            self._away = self._away.to(out[0].device)
+            self._cut = [
+                [
+                    [_Part(values[i][span], out[i][span], self._terms[i].cut(out[i][span])) for i in group]
+                    for span in spans
+                ]
+                for group in self._groups
+            ]
+        return self._cut
 
     def _cells_by_stream(self) -> list[list[int]]:
         """Return the cells in groups that read the same random numbers, as many of each."""
@@ -112,41 +146,38 @@ class Quadratic(Synthetic[QuadraticSettings]):
             groups.setdefault(cell.settings.noise_rank, []).append(index)
         return list(groups.values())
 
-    def _write_block(self, group: list[int], stream: Stream, values: list[Tensor], out: list[Tensor]) -> None:
-        """Write the gradient of some cells at some replicates; `values` and `out` are [replicate, coordinate]."""
-        first, terms = out[group[0]], self._terms[group[0]]
-        alone = len(group) == 1 and terms.directions is None and isinstance(terms.noise, float)
-        if alone and first.device.type == "cpu" and first.numel() % _DRAWN_TOGETHER == 0:
-            assert isinstance(terms.noise, float)
-            stream.normal_(first.view(-1), terms.noise)  # one pass less, the same numbers
-            self._add_signal(terms, values[group[0]], first)
+    def _write(self, parts: list[_Part], stream: Stream) -> None:
+        """Write the gradient of the cells of one group at the replicates of one block."""
+        first = parts[0]
+        if len(parts) == 1 and first.is_drawn_in_place:
+            assert isinstance(first.terms.noise, float)
+            stream.normal_(first.flat, first.terms.noise)  # one pass less, the same numbers
+            self._add_signal(first)
             return
-        width = self.settings.coordinates if terms.directions is None else len(terms.directions)
-        count = len(first) * width
+        directions = first.terms.directions
+        width = self.settings.coordinates if directions is None else len(directions)
+        count = len(first.out) * width
         drawn = stream.normal_(self._scratch[: _rounded_up(count)])
-        normals = drawn[:count].view(len(first), width).to(first.device)
-        for index in group:
-            terms = self._terms[index]
-            if terms.directions is not None:
-                torch.mm(normals, terms.directions, out=out[index])
+        normals = drawn[:count].view(len(first.out), width).to(first.out.device)
+        for part in parts:
+            if part.terms.directions is not None:
+                torch.mm(normals, part.terms.directions, out=part.out)
             else:
-                torch.mul(normals, _some_rows(terms.noise, len(first)), out=out[index])
-            self._add_signal(terms, values[index], out[index])
+                torch.mul(normals, part.terms.noise, out=part.out)
+            self._add_signal(part)
 
-    def _add_signal(self, terms: _Terms, value: Tensor, out: Tensor) -> None:
-        rows = len(out)
-        curvature, optimum = _some_rows(terms.curvature, rows), _some_rows(terms.optimum, rows)
-        if isinstance(curvature, Tensor) or curvature != 0:
-            away = value
-            if isinstance(optimum, Tensor) or optimum != 0:
-                away = torch.sub(value, optimum, out=self._away[:rows])
-            if isinstance(curvature, Tensor):
-                out.addcmul_(away, curvature)
+    def _add_signal(self, part: _Part) -> None:
+        terms, out = part.terms, part.out
+        if isinstance(terms.curvature, Tensor) or terms.curvature != 0:
+            away = part.value
+            if isinstance(terms.optimum, Tensor) or terms.optimum != 0:
+                away = torch.sub(part.value, terms.optimum, out=self._away[: len(out)])
+            if isinstance(terms.curvature, Tensor):
+                out.addcmul_(away, terms.curvature)
             else:
-                out.add_(away, alpha=curvature)
-        slope = _some_rows(terms.slope, rows)
-        if isinstance(slope, Tensor) or slope != 0:
-            out.add_(slope)
+                out.add_(away, alpha=terms.curvature)
+        if isinstance(terms.slope, Tensor) or terms.slope != 0:
+            out.add_(terms.slope)
 
 
 def rows_of_a_block(coordinates: int) -> int:
@@ -156,9 +187,9 @@ def rows_of_a_block(coordinates: int) -> int:
     return rows - rows % even if rows >= even else rows
 
 
+def _cut(term: Term, out: Tensor) -> Term:
+    return term[: len(out)].to(out.device) if isinstance(term, Tensor) else term
+
+
 def _rounded_up(count: int) -> int:
     return -(-count // _DRAWN_TOGETHER) * _DRAWN_TOGETHER
-
-
-def _some_rows(term: Term, rows: int) -> Term:
-    return term[:rows] if isinstance(term, Tensor) and len(term) > rows else term

@@ -20,7 +20,7 @@ from lab.errors import BadInput
 from lab.objectives.objective import Batch, Objective
 from lab.objectives.synthetic_settings import Cell, SyntheticSettings, build_cells
 
-BLOCK = 2**16  # coordinates handled in one go: few calls, and what they touch stays in the cache
+BLOCK = 2**17  # coordinates handled in one go: few calls, and what they touch stays in the cache
 
 S = TypeVar("S", bound=SyntheticSettings)
 
@@ -55,6 +55,7 @@ class Synthetic(Objective, Generic[S]):
         for index, start in enumerate(self.starts):
             values = start.expand(settings.replicates, *start.shape).clone()
             self.register_parameter(f"cell_{index}", nn.Parameter(values))
+        self._trained = dict(self.named_parameters())
 
     def prepare(self, draw: Draw) -> None:
         """Make what all cells share, once."""
@@ -72,14 +73,14 @@ class Synthetic(Objective, Generic[S]):
     @property
     def values(self) -> list[Tensor]:
         """The parameters of the cells, detached, float32 [replicate, coordinate ...]."""
-        return [parameter.detach() for parameter in self.trainable().values()]
+        return [parameter.detach() for parameter in self._trained.values()]
 
     def trainable(self) -> dict[str, nn.Parameter]:
-        return dict(self.named_parameters())
+        return dict(self._trained)
 
     def learning_rates(self, common: float) -> dict[str, float]:
         rates = [cell.peak_learning_rate(common) for cell in self.cells]
-        return dict(zip(self.trainable(), rates, strict=True))
+        return dict(zip(self._trained, rates, strict=True))
 
     def coordinate_labels(self, name: str, flat_index: np.ndarray) -> dict[str, np.ndarray]:
         replicate, coordinate = np.divmod(flat_index, self.settings.coordinates_each)
@@ -90,23 +91,20 @@ class Synthetic(Objective, Generic[S]):
         return SyntheticBatch(step, draw)
 
     @torch.no_grad()
-    def write_gradients(self, batch: SyntheticBatch, update: int) -> float:
-        parameters = list(self.trainable().values())
-        for parameter in parameters:
+    def write_gradients(self, batch: SyntheticBatch, update: int) -> bool:
+        for parameter in self._trained.values():
             if parameter.grad is None:
                 parameter.grad = torch.empty_like(parameter)
-        out = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        self.gradients(batch, out)
-        return sum(
-            float(torch.dot(gradient.view(-1), value.view(-1)))
-            for gradient, value in zip(out, self.values, strict=True)
+        self.gradients(
+            batch, [parameter.grad for parameter in self._trained.values() if parameter.grad is not None]
         )
+        return True
 
     def losses(self, batch: SyntheticBatch, update: int) -> Iterator[Tensor]:
         out = [torch.empty_like(value) for value in self.values]
         with torch.no_grad():
             self.gradients(batch, out)
-        for gradient, parameter in zip(out, self.trainable().values(), strict=True):
+        for gradient, parameter in zip(out, self._trained.values(), strict=True):
             yield (gradient.detach() * parameter).sum()
 
     def save_pretrained(self, directory: Any) -> None:

@@ -7,7 +7,9 @@ from typing import Any
 
 from lab.settings import build, choose, option_name
 from lab.tasks.arithmetic import Addition, Maximum, ModularAddition, Multiplication, Subtraction
+from lab.tasks.math_verify import MathVerify
 from lab.tasks.mixture import Mixture
+from lab.tasks.reasoning_gym import ReasoningGym
 from lab.tasks.task import Problem, Split, Task, TaskSettings
 from lab.tasks.word_problems import WordProblems
 
@@ -19,6 +21,8 @@ TASKS: dict[str, type[Task]] = {
     "modular_addition": ModularAddition,
     "mixture": Mixture,
     "word_problems": WordProblems,
+    "reasoning_gym": ReasoningGym,
+    "math_verify": MathVerify,
 }
 
 

@@ -33,7 +33,7 @@ from lab.trajectory.parts import (
     recorded_steps,
     write_arrays,
 )
-from lab.trajectory.sampling import sample_coordinates
+from lab.trajectory.sampled_weights import SampledWeights
 from lab.trajectory.settings import RecorderSettings
 from lab.trajectory.update_probe import UpdateProbe
 
@@ -89,16 +89,9 @@ class Recorder(pl.Callback):
             if watched
             else None
         )
-        self._indices = {
-            name: sample_coordinates(
-                module.draw.seed,
-                name,
-                parameter.numel(),
-                self.settings.sample_fraction,
-                self.settings.sample_minimum,
-            )
-            for name, parameter in parameters.items()
-        }
+        self._sampled = SampledWeights(
+            parameters, module.draw.seed, self.settings.sample_fraction, self.settings.sample_minimum
+        )
         remove_unfinished(self.directory, self.records)
         forget_after(self.records, module.step if module.step > 0 else -1)
         self._metrics_file = MetricsFile(self.directory / "metrics.csv", self._last_recorded_step(module))
@@ -162,20 +155,16 @@ class Recorder(pl.Callback):
     # ---- what is kept ------------------------------------------------------------------------------
 
     def _static_arrays(self, module: LabModule) -> Arrays:
-        names, flat = [], []
-        for name, indices in self._indices.items():
-            names += [name] * len(indices)
-            flat.append(indices)
         watched = {} if self._probe is None else self._probe.chosen
         probe_names = [name for name, indices in watched.items() for _ in indices]
         chosen = list(watched.values())
         labels = [
-            module.objective.coordinate_labels(name, indices) for name, indices in self._indices.items()
+            module.objective.coordinate_labels(name, indices)
+            for name, indices in self._sampled.indices.items()
         ]
         probes = module.objective.prepare_probes(module.draw)
         return {
-            "param/tensor": np.array(names),
-            "param/flat_index": np.concatenate(flat),
+            **self._sampled.labels(),
             **{f"param_label/{key}": np.concatenate([each[key] for each in labels]) for key in labels[0]},
             "update_param/tensor": np.array(probe_names, dtype=np.str_),
             "update_param/flat_index": np.concatenate(chosen) if chosen else np.zeros(0, np.int64),
@@ -185,10 +174,7 @@ class Recorder(pl.Callback):
     def _record(self, trainer: pl.Trainer, module: LabModule) -> None:
         arrays: Arrays = {"step": np.array(module.step), "update": np.array(module.update)}
         arrays["effective_step"] = np.array(module.effective_step)
-        weights = self._sampled_weights(module)
-        if not np.isfinite(weights["weight"]).all():
-            raise RunFailed(f"step {module.step}: the weights are not finite; {LOWER_THE_RATE}")
-        arrays |= _prefixed("weights", weights)
+        arrays |= _prefixed("weights", self._sampled_weights(module))
         probes = {name[7:]: value for name, value in self._static.items() if name.startswith("probes/")}
         outputs = module.objective.observe(probes)
         if any(np.isnan(values).any() for values in outputs.values()):
@@ -197,7 +183,8 @@ class Recorder(pl.Callback):
         if outputs and module.optimizer_settings.momentum > 0 and _is_fine_grained(module):
             arrays |= _prefixed("outputs_momentum_free", self._observe_momentum_free(module, probes))
         if self.settings.evaluate:
-            evaluation = module.objective.evaluate(module.draw)
+            with module.evaluation_weights():
+                evaluation = module.objective.evaluate(module.draw)
             arrays |= _prefixed("evaluation", evaluation)
             judged = evaluation.get("correct", evaluation.get("pass_rate"))
             if judged is not None:
@@ -215,18 +202,11 @@ class Recorder(pl.Callback):
         if every is not None and module.step % every == 0:
             write_checkpoint(self.directory, module.step, module.objective, self.settings.keep_last)
 
-    def _sampled_weights(self, module: LabModule) -> dict[str, np.ndarray]:
-        collected: dict[str, list[np.ndarray]] = {}
-        for name, parameter in module.trained_parameters.items():
-            indices = torch.from_numpy(self._indices[name]).to(parameter.device)
-            moments = _moments(module, parameter)
-            tensors = {"weight": parameter.detach(), **moments}
-            displacement = _displacement(module, name, moments)
-            if displacement is not None:
-                tensors["momentum_free"] = parameter.detach().float() + displacement.float()
-            for kind, tensor in tensors.items():
-                collected.setdefault(kind, []).append(tensor.flatten()[indices].float().cpu().numpy())
-        return {kind: np.concatenate(parts) for kind, parts in collected.items()}
+    def _sampled_weights(self, module: LabModule) -> Arrays:
+        return self._sampled.read(
+            lambda _, parameter: _moments(module, parameter),
+            lambda name, parameter, moments: _displacement(module, name, parameter, moments),
+        )
 
     def _observe_momentum_free(self, module: LabModule, probes: Mapping[str, np.ndarray]) -> Arrays:
         """Observe at the momentum-free position, then put the weights back exactly."""
@@ -235,7 +215,7 @@ class Recorder(pl.Callback):
         try:
             with torch.no_grad():
                 for name, parameter in module.trained_parameters.items():
-                    displacement = _displacement(module, name, _moments(module, parameter))
+                    displacement = _displacement(module, name, parameter, _moments(module, parameter))
                     if displacement is not None:
                         parameter.add_(displacement)
             return module.objective.observe(probes)
@@ -288,13 +268,18 @@ def _moments(module: LabModule, parameter: torch.nn.Parameter) -> dict[str, Tens
     return {name: torch.zeros_like(parameter) for name in module.optimizer_settings.moment_names}
 
 
-def _displacement(module: LabModule, name: str, moments: Mapping[str, Tensor]) -> Tensor | None:
+def _displacement(
+    module: LabModule, name: str, parameter: torch.nn.Parameter, moments: Mapping[str, Tensor]
+) -> Tensor | None:
     if module.optimizer_settings.momentum == 0:
         return None
-    if module.update == 0:
+    state = module.torch_optimizer.state.get(parameter)
+    if not state:
         return torch.zeros_like(next(iter(moments.values())))
+    # The optimiser's own count: its moments may have been reset since the run began.
+    updates = int(state.get("step", module.update))
     displacement: Tensor = module.optimizer_settings.momentum_displacement(
-        moments, module.learning_rate_of(name), module.update
+        moments, module.learning_rate_of(name), updates
     )
     return displacement
 

@@ -8,8 +8,8 @@ from lab.settings import require
 
 
 @dataclass(frozen=True)
-class RecorderSettings:
-    """What a run keeps of its path, and how often."""
+class SamplingSettings:
+    """Which weights are followed, and how often they are looked at."""
 
     every: int
     """Steps between recorded points; step 0 and the last step are always recorded."""
@@ -17,6 +17,21 @@ class RecorderSettings:
     """Share of each tensor whose coordinates are followed, in (0, 1]."""
     sample_minimum: int
     """At least so many coordinates of each tensor; smaller tensors are kept whole."""
+
+    def __post_init__(self) -> None:
+        require(self.every >= 1, "every", f"must be at least 1, got {self.every}")
+        require(
+            0 < self.sample_fraction <= 1,
+            "sample_fraction",
+            f"must lie in (0, 1], got {self.sample_fraction}",
+        )
+        require(self.sample_minimum >= 1, "sample_minimum", "must be at least 1")
+
+
+@dataclass(frozen=True)
+class RecorderSettings(SamplingSettings):
+    """What a run keeps of its path, and how often."""
+
     update_coordinates: int
     """Coordinates whose raw gradient and movement are kept at every optimiser update."""
     projections: int
@@ -31,13 +46,7 @@ class RecorderSettings:
     """How many of those are kept, the newest; null for all."""
 
     def __post_init__(self) -> None:
-        require(self.every >= 1, "every", f"must be at least 1, got {self.every}")
-        require(
-            0 < self.sample_fraction <= 1,
-            "sample_fraction",
-            f"must lie in (0, 1], got {self.sample_fraction}",
-        )
-        require(self.sample_minimum >= 1, "sample_minimum", "must be at least 1")
+        super().__post_init__()
         require(self.update_coordinates >= 0, "update_coordinates", "must not be negative")
         require(self.projections >= 0, "projections", "must not be negative")
         require(self.save_every >= 1, "save_every", "must be at least 1")

@@ -15,7 +15,7 @@ from lab.settings import build, suggest
 from lab.training import GROUPS, build_train_settings, estimate, train
 
 RUN_KEYS = ("name", "runs_dir", "resume", "clean")
-KEYS = (*RUN_KEYS, "seed", "threads", "dry_run", "steps", "twin", *GROUPS)
+KEYS = (*RUN_KEYS, "seed", "threads", "dry_run", "steps", "twin", *GROUPS, "regrounding")
 
 
 def run(config: DictConfig) -> str:

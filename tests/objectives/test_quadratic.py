@@ -13,7 +13,7 @@ import torch
 from lab.draw import Draw
 from lab.objectives.quadratic import Quadratic, rows_of_a_block
 from lab.objectives.quadratic_settings import Spectrum
-from lab.objectives.synthetic import SyntheticBatch
+from lab.objectives.synthetic import BLOCK, SyntheticBatch
 from lab.settings import Invalid
 from theory import curved_bowl
 
@@ -82,11 +82,11 @@ def test_the_gradient_is_signal_plus_noise_whatever_the_shape(
 ) -> None:
     """Curved less flat, at the same random numbers, is the signal: through all ways in which blocks are laid out."""
     spectrum = tuple(np.linspace(0.5, 3, coordinates))
-    keys: dict[str, Any] = {"replicates": 2500, "coordinates": coordinates, "noise": 0.7, "start": 2.0}
+    keys: dict[str, Any] = {"replicates": 5000, "coordinates": coordinates, "noise": 0.7, "start": 2.0}
     curved = gradient(synthetic("quadratic", **keys, spectrum=spectrum, **signal))[0]
     flat = gradient(synthetic("quadratic", **keys, spectrum=(0.0,) * coordinates))[0]
     expected = np.array(spectrum) * (2.0 - signal["optimum"]) + signal["slope"]
-    np.testing.assert_allclose(curved - flat, np.tile(expected, (2500, 1)), atol=2e-6)
+    np.testing.assert_allclose(curved - flat, np.tile(expected, (5000, 1)), atol=2e-6)
     assert flat.std() == pytest.approx(0.7, rel=Z_BOUND / math.sqrt(2 * flat.size))
     each = np.sqrt(np.square(flat).mean(1)) if coordinates > 1 else np.abs(flat[:, 0])
     assert len(np.unique(each)) == len(each)
@@ -166,5 +166,5 @@ def test_a_spectrum_that_is_none_is_refused(
 @pytest.mark.parametrize("coordinates", [1, 3, 7, 16, 48, 1000, 65_536, 100_000])
 def test_blocks_are_whole_multiples_of_what_is_drawn_together(coordinates: int) -> None:
     rows = rows_of_a_block(coordinates)
-    assert rows >= 1 and (rows * coordinates <= 2**16 or rows == 1)
-    assert coordinates > 2**16 // 16 or rows * coordinates % 16 == 0
+    assert rows >= 1 and (rows * coordinates <= BLOCK or rows == 1)
+    assert coordinates > BLOCK // 16 or rows * coordinates % 16 == 0

@@ -13,8 +13,10 @@ import pytest
 from lab.draw import Draw
 from lab.errors import BadInput
 from lab.tasks import TASKS, Problem, Task, build_task
+from lab.tasks.arithmetic import Arithmetic
+from lab.tasks.mixture import Mixture
 
-ARITHMETIC = [name for name in TASKS if name != "word_problems"]  # which has a file of its own
+ARITHMETIC = [name for name, task in TASKS.items() if issubclass(task, (Arithmetic, Mixture))]
 COMMON: dict[str, Any] = {"prompt": "{expression}=", "held_out_share": 0.1, "digits": 2, "terms": 2}
 EXTRA: dict[str, dict[str, Any]] = {
     "modular_addition": {"modulus": 97},
