@@ -20,7 +20,7 @@ from lab.errors import BadInput
 from lab.objectives.objective import Batch, Objective
 from lab.objectives.synthetic_settings import Cell, SyntheticSettings, build_cells
 
-BLOCK = 2**17  # coordinates handled in one go: few calls, and what they touch stays in the cache
+BLOCK = 2**16  # coordinates handled in one go: few calls, and what they touch stays in the cache
 
 S = TypeVar("S", bound=SyntheticSettings)
 
