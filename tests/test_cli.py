@@ -281,12 +281,16 @@ def test_a_signal_lets_the_run_save_and_exits_with_130(
             saved.append(True)
             raise
 
-    before = signal.getsignal(number)
-    fake.action = action
-    outcome = call()
+    inherited = signal.signal(number, signal.SIG_DFL)  # a shell in the background leaves SIGINT ignored
+    try:
+        fake.action = action
+        outcome = call()
+        left = signal.getsignal(number)
+    finally:
+        signal.signal(number, inherited)
     assert outcome.code == 130 and saved == [True]
     assert number.name in outcome.err
-    assert signal.getsignal(number) is before
+    assert left is signal.SIG_DFL
 
 
 def test_a_signal_that_a_library_swallowed_still_exits_with_130(call: Callable[..., Any], fake: Fake) -> None:

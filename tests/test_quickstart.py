@@ -165,7 +165,7 @@ def test_the_end_is_marked_last(run: Path) -> None:
 def test_every_figure_has_its_vector_form_and_its_data(run: Path) -> None:
     names = {path.stem for path in (run / "figures").iterdir()}
     kinds = {f"{name}_{kind}" for name in ("r2", "paths", "skill") for kind in ("weights", "logprobs")}
-    assert names == {"learning_curve", *kinds}
+    assert names == {"learning_curve", "phase_diagram", *kinds}
     for name in names:
         for ending in ("png", "pdf", "csv"):
             assert (run / "figures" / f"{name}.{ending}").stat().st_size > 0
@@ -175,7 +175,7 @@ def test_the_page_is_self_contained_and_states_the_verdict(run: Path, summary: d
     page = (run / "report.html").read_text()
     assert summary["verdict"].split(";")[0] in page
     sources = re.findall(r'src="([^"]{0,30})', page)
-    assert len(sources) == 7 and all(source.startswith("data:image/png;base64,") for source in sources)
+    assert len(sources) == 8 and all(source.startswith("data:image/png;base64,") for source in sources)
     assert re.search(r'(src|href)="?(https?:)?//|@import|<script|<link', page) is None
     for heading in ("Learning", "Straightness and forecasts: weights", "What the model writes", "git_commit"):
         assert heading in page

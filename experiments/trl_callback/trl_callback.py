@@ -127,7 +127,8 @@ def main(run: Path) -> int:
     reward = group(first, "metrics")["reward"].values
     print(
         f"{STEPS} steps of GRPOTrainer recorded: reward {reward[:6].mean():.2f} -> {reward[-6:].mean():.2f}, "
-        f"median R² {numbers['r2_median']:.2f} over {numbers['n']} weights; {sum(checks.values())} of {len(checks)} hold"
+        f"median R² {numbers['r2_median']:.2f} over {numbers['n']} weights; "
+        f"{sum(checks.values())} of {len(checks)} hold"
     )
     return 0 if all(checks.values()) else 1
 

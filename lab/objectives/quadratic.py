@@ -41,8 +41,13 @@ class _Terms:
 
     def cut(self, out: Tensor) -> _Terms:
         """Return the terms for the rows of `out`, on its device."""
-        signal = (_cut(term, out) for term in (self.curvature, self.optimum, self.slope, self.noise))
-        return _Terms(*signal, None if self.directions is None else self.directions.to(out.device))
+        return _Terms(
+            curvature=_cut(self.curvature, out),
+            optimum=_cut(self.optimum, out),
+            slope=_cut(self.slope, out),
+            noise=_cut(self.noise, out),
+            directions=None if self.directions is None else self.directions.to(out.device),
+        )
 
 
 @dataclass(frozen=True)
