@@ -121,3 +121,17 @@ def test_impossible_values(lab: Callable[..., Any], tmp_path: Path, word: str) -
     outcome = lab("bench", "benchmark=measure_checkpoints", word)
     assert outcome.code == 2 and word.split("=")[0] in outcome.err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("weights", [10_000_000, 100_000_000, 500_000_000, 1_000_000_000])
+def test_transformers_builds_the_model_whose_tensors_are_timed(weights: int) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, LlamaConfig
+
+    from lab.bench.extrapolate import llama_config
+
+    tensors = shapes(weights)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(LlamaConfig(**llama_config(tensors, "float32")))
+    assert {name: tuple(tensor.shape) for name, tensor in model.named_parameters()} == tensors
+    assert sum(tensor.numel() for tensor in model.parameters()) == pytest.approx(weights, rel=0.2)

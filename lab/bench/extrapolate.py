@@ -34,6 +34,7 @@ CP, CP_SYNCED, WORK, COMMAND, MERGEKIT = "cp", "cp_synced", "work", "command", "
 REQUIREMENT = "mergekit==0.1.5"
 TARGET_STEP = 3.5 * STEPS_APART  # two checkpoints, 0 and one spacing: beta = 3.5
 TARGETS = {"work_over_cp": 2.5, "mergekit_over_command": 3.0}
+_HEAD = 64  # size of an attention head
 
 _HAS_MERGEKIT = (
     "from importlib.metadata import version; import mergekit.scripts.run_yaml; print(version('mergekit'))"
@@ -94,8 +95,8 @@ def llama_config(tensors: dict[str, tuple[int, ...]], dtype: str) -> dict[str, A
         "hidden_size": width,
         "intermediate_size": tensors["model.layers.0.mlp.up_proj.weight"][0],
         "num_hidden_layers": sum(name.endswith("q_proj.weight") for name in tensors),
-        "num_attention_heads": 9 if width % 9 == 0 else 6,
-        "num_key_value_heads": 3 if width % 9 == 0 else 2,
+        "num_attention_heads": width // _HEAD,
+        "num_key_value_heads": tensors["model.layers.0.self_attn.k_proj.weight"][0] // _HEAD,
         "vocab_size": vocabulary,
         "tie_word_embeddings": True,
         "dtype": dtype,

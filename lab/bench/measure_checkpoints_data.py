@@ -21,13 +21,13 @@ _POOL, _PIECE = 2**22, 2**20
 def shapes(weights: int) -> dict[str, tuple[int, ...]]:
     """Return tensors of a decoder of about `weights` weights, as Llama names and shapes them."""
     wide = weights >= 500_000_000
-    width, inner = (2048, 8192) if wide else (576, 1536)
+    width, key_width, inner = (2048, 512, 8192) if wide else (576, 192, 1536)
     vocabulary = 49_152 if weights >= 80_000_000 else 8_192
     layer = {
         "input_layernorm": (width,),
         "self_attn.q_proj": (width, width),
-        "self_attn.k_proj": (width // 3, width),
-        "self_attn.v_proj": (width // 3, width),
+        "self_attn.k_proj": (key_width, width),
+        "self_attn.v_proj": (key_width, width),
         "self_attn.o_proj": (width, width),
         "post_attention_layernorm": (width,),
         "mlp.gate_proj": (inner, width),
