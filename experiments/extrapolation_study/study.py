@@ -1,0 +1,241 @@
+"""Weight- and output-space extrapolation of the checkpoints of a sweep, beside standing still and training on.
+
+    python -m experiments.extrapolation_study.study runs/q5_runs/q5_runs experiments/q5_extrapolation
+
+Weight space: every method is fitted on the checkpoints up to step 80 and evaluated at later steps, beside the last
+checkpoint it saw (persistence) and the checkpoint that training really reached. Output space: two checkpoints decoded
+together, alpha chosen on half of the held-out problems and scored on the other half, beside the later checkpoint at the
+temperature that the same half chooses. One run is one observation; what is done with a run is stored at once, and the
+command given again goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import t as student
+
+from lab import open_series
+from lab.evaluate_run import Judge
+from lab.evaluate_settings import EvaluateSettings, OutputSpaceSettings
+from lab.extrapolation.extrapolate import prepare, write_model
+from lab.extrapolation.extrapolator import JumpRules
+from lab.extrapolation.output_settings import OutputSettings
+from lab.extrapolation.settings import default_method
+from lab.files import read_json, write_json
+from lab.objectives.settings import GenerationSettings
+from lab.policies import build_policy_settings
+from lab.provenance import provenance
+from lab.tasks import build_task
+
+METHODS = ("two_point", "least_squares", "damped", "rank_1", "low_rank", "exponential")
+FIRST, LAST = 20, 80
+"""Steps of the first and the last checkpoint that methods are fitted on."""
+TARGETS = (100, 120, 160, 240, 320)
+OUTPUT_PAIRS = ((80, 160), (160, 320))
+ALPHAS = (1.0, 1.25, 1.5, 2.0, 3.0)
+TEMPERATURES = (1.0, 0.8, 0.667, 0.5, 0.333)
+"""As many as alphas; 1 / alpha."""
+EVALUATION = EvaluateSettings(problems=256, rollouts=4, temperature=1.0, top_p=1.0)
+SEED = 12345
+"""Of the evaluation, the same for every run."""
+
+
+NO_MODELS: dict[str, Any] = {
+    "checkpoint": None,
+    "second": None,
+    "alpha": None,
+    "alphas": None,
+    "temperatures": None,
+    "validation_share": 0.5,
+}
+
+
+def judge(config: dict[str, Any], models: OutputSpaceSettings) -> Judge:
+    """Return the judge of a checkpoint, or of two, on the run's own task."""
+    return Judge(
+        build_policy_settings(config["policy"]),
+        models,
+        build_task(config["task"]),
+        GenerationSettings(**config["generation"]),
+        EVALUATION,
+        SEED,
+    )
+
+
+def pass_rate(config: dict[str, Any], checkpoint: Path) -> float:
+    """Return avg@4 of a model directory."""
+    return float(
+        judge(config, OutputSpaceSettings(**{**NO_MODELS, "checkpoint": str(checkpoint)})).score([1])["avg@4"]
+    )
+
+
+def weight_space(config: dict[str, Any], run: Path) -> dict[str, Any]:
+    """Return, for each target step, the pass rate of every method, of persistence and of the real checkpoint."""
+    found: dict[str, Any] = {"start": pass_rate(config, run / "checkpoint-0")}
+    persistence = pass_rate(config, run / f"checkpoint-{LAST}")
+    rules = JumpRules(copy=("norm",), norm_cap=None, norm_cap_scope="pooled")
+    output = OutputSettings(dtype="same", shard_size="5GB", hash="quick", workers=1)
+    for target in TARGETS:
+        row = {"persistence": persistence, "trained": pass_rate(config, run / f"checkpoint-{target}")}
+        for method in METHODS:
+            job = prepare(open_series(run), default_method(method), target, rules, output, FIRST, LAST)
+            if job.extrapolator.needs_products:
+                job.observe()
+            with tempfile.TemporaryDirectory() as directory:
+                write_model(job, Path(directory) / "model")
+                row[method] = pass_rate(config, Path(directory) / "model")
+        found[str(target)] = row
+    return found
+
+
+def output_space(config: dict[str, Any], run: Path) -> dict[str, Any]:
+    """Return, for each pair of checkpoints, the pass rates of both arms and what was chosen."""
+    found = {}
+    for first, second in OUTPUT_PAIRS:
+        models = OutputSpaceSettings(
+            **{
+                **NO_MODELS,
+                "checkpoint": str(run / f"checkpoint-{first}"),
+                "second": str(run / f"checkpoint-{second}"),
+                "alphas": ALPHAS,
+                "temperatures": TEMPERATURES,
+            }
+        )
+        numbers = judge(config, models).choose(ALPHAS, TEMPERATURES, 0.5, [1])
+        found[f"{first}-{second}"] = {
+            arm: {key: numbers[arm][key] for key in ("alpha", "temperature", "avg@4")}
+            for arm in ("extrapolated", "temperature_tuned", "last")
+        }
+    return found
+
+
+def interval(values: np.ndarray) -> dict[str, Any]:
+    """Return mean and 95 % t interval over runs."""
+    half = student.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5
+    return {"mean": float(np.mean(values)), "half_width": float(half), "seeds": len(values)}
+
+
+def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return, by task, every method minus persistence and minus the real checkpoint, and the arms of output space."""
+    found: dict[str, Any] = {}
+    tasks = dict.fromkeys(row["task"] for row in rows)
+    for task in tasks:
+        own = [row for row in rows if row["task"] == task]
+        if len(own) < 2:
+            continue
+        weights: dict[str, Any] = {}
+        for target in map(str, TARGETS):
+            table = {
+                name: np.array([row["weight_space"][target][name] for row in own])
+                for name in own[0]["weight_space"][target]
+            }
+            weights[target] = {
+                name: {
+                    "pass_rate": interval(values),
+                    "minus_persistence": interval(values - table["persistence"]),
+                    "minus_trained": interval(values - table["trained"]),
+                }
+                for name, values in table.items()
+            }
+        found[task] = {
+            "weight_space": weights,
+            "output_space": {
+                f"{first}-{second}": _outputs([row["output_space"][f"{first}-{second}"] for row in own])
+                for first, second in OUTPUT_PAIRS
+            },
+        }
+    found["all tasks"] = {
+        f"{first}-{second}": _over_tasks(rows, list(tasks), f"{first}-{second}")
+        for first, second in OUTPUT_PAIRS
+    }
+    return found
+
+
+def _outputs(pairs: list[dict[str, Any]]) -> dict[str, Any]:
+    rates = {arm: np.array([pair[arm]["avg@4"] for pair in pairs]) for arm in pairs[0]}
+    return {
+        **{arm: interval(values) for arm, values in rates.items()},
+        "relative_gain_over_temperature_tuned": interval(
+            rates["extrapolated"] / rates["temperature_tuned"] - 1
+        ),
+        "relative_gain_over_last": interval(rates["extrapolated"] / rates["last"] - 1),
+        "temperature_tuned_over_last": interval(rates["temperature_tuned"] / rates["last"] - 1),
+        "alphas": [pair["extrapolated"]["alpha"] for pair in pairs],
+        "temperatures": [pair["temperature_tuned"]["temperature"] for pair in pairs],
+    }
+
+
+def _over_tasks(rows: list[dict[str, Any]], tasks: list[str], pair: str) -> dict[str, Any]:
+    """Return the relative gains averaged over tasks within each seed."""
+    gains: dict[str, list[float]] = {"temperature_tuned": [], "last": []}
+    for seed in dict.fromkeys(row["seed"] for row in rows):
+        own = [row["output_space"][pair] for row in rows if row["seed"] == seed]
+        if len(own) != len(tasks):
+            continue
+        for arm, values in gains.items():
+            values.append(
+                float(np.mean([one["extrapolated"]["avg@4"] / one[arm]["avg@4"] - 1 for one in own]))
+            )
+    return {
+        f"relative_gain_over_{arm}": interval(np.array(values))
+        for arm, values in gains.items()
+        if len(values) > 1
+    }
+
+
+def main(study: Path, directory: Path) -> None:
+    """Do what is not done yet, then store and print."""
+    directory.mkdir(parents=True, exist_ok=True)
+    target = directory / "results.json"
+    rows: list[dict[str, Any]] = read_json(target)["runs"] if target.exists() else []
+    done = {(row["task"], row["seed"]) for row in rows}
+    with (study / "results.csv").open(newline="", encoding="utf-8") as file:
+        table = [line for line in csv.DictReader(file) if line["state"] == "complete"]
+    about = {key: value for key, value in provenance().items() if key != "packages"}
+    for line in table:
+        key = (line["task"], int(line["seed"]))
+        if key in done:
+            continue
+        run = study / "points" / f"{int(line['point']):05d}" / f"seed_{line['seed']}"
+        config = _config(run)
+        rows.append(
+            {
+                "task": key[0],
+                "seed": key[1],
+                "weight_space": weight_space(config, run),
+                "output_space": output_space(config, run),
+            }
+        )
+        print(*key, "done", flush=True)
+        write_json(
+            target,
+            {
+                "command": f"lab sweep experiment={study.parent.name}",
+                "collected_by": about,
+                "fitted_on_steps": [FIRST, LAST],
+                "evaluation": {"problems": 256, "rollouts": 4, "temperature": 1.0, "seed": SEED},
+                "summary": summarise(rows),
+                "runs": rows,
+            },
+        )
+
+
+def _config(run: Path) -> dict[str, Any]:
+    import yaml
+
+    node: dict[str, Any] = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    return node
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("study", type=Path)
+    parser.add_argument("directory", type=Path)
+    arguments = parser.parse_args()
+    main(arguments.study, arguments.directory)

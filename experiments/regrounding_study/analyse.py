@@ -1,0 +1,182 @@
+"""Reads the runs of a study of re-grounding: what each arm costs until the target, beside plain training.
+
+    python -m experiments.regrounding_study.analyse runs/q6_confirmation/q6_confirmation experiments/q6_confirmation
+
+All arms are evaluated on one grid. Cost is in steps of training and in sampled tokens, what an arm's own reward checks
+sampled included; a run that has not arrived by the horizon is censored there and counts as the horizon. Arms
+are compared run by run: the logarithm of the ratio of costs, averaged over tasks within a seed, with a t interval
+over seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import t as student
+
+import lab
+from lab.errors import BadInput
+from lab.files import read_json, write_json
+from lab.provenance import provenance
+from lab.time_to_target import time_to_target, total_cost
+
+TARGETS = {"addition": 0.5, "maximum": 0.8, "maximum of three": 0.2}
+"""Pass rate to be reached, by task."""
+ROLLOUTS_PER_STEP = 128
+SEVERAL = 3
+"""Means of at least so many seeds get an interval."""
+
+
+def costs_of(run: Path) -> dict[str, np.ndarray]:
+    """Return pass rate, and cost in steps and in tokens, at each evaluation of a run, float64 [evaluation] each."""
+    tree = lab.open(run)
+    evaluation, metrics = tree["evaluation"], tree["metrics"]
+    steps = evaluation["step"].values
+    at = np.searchsorted(metrics["step"].values, steps, side="right")
+
+    def until(name: str) -> np.ndarray:
+        """Return the sum of a metric up to each evaluation."""
+        if name not in metrics:
+            return np.zeros(len(steps))
+        return np.concatenate([[0.0], np.nancumsum(metrics[name].values)])[at]
+
+    rollouts, tokens = until("regrounding__check_rollouts"), until("regrounding__check_tokens")
+    return {
+        "pass_rate": evaluation["pass_rate"].values,
+        "steps": total_cost(steps, np.diff(rollouts, prepend=0.0) / ROLLOUTS_PER_STEP),
+        "tokens": total_cost(until("num_tokens"), np.diff(tokens, prepend=0.0)),
+    }
+
+
+def collect(study: Path) -> list[dict[str, Any]]:
+    """Return a row for each finished run: task, arm, seed, what it cost to arrive, and where it ended."""
+    with (study / "results.csv").open(newline="", encoding="utf-8") as file:
+        table = [line for line in csv.DictReader(file) if line["state"] == "complete"]
+    rows = []
+    for line in table:
+        found = costs_of(study / "points" / f"{int(line['point']):05d}" / f"seed_{line['seed']}")
+        row: dict[str, Any] = {"task": line["task"], "arm": line["arm"], "seed": int(line["seed"])}
+        for unit in ("steps", "tokens"):
+            times = time_to_target(found[unit], found["pass_rate"][None], TARGETS[line["task"]])
+            row[unit] = float(times.times[0])
+            row["reached"] = bool(times.reached[0])
+            row[f"{unit}_in_all"] = float(found[unit][-1])
+        row["pass_rate"] = [round(float(value), 4) for value in found["pass_rate"]]
+        rows.append(row)
+    return rows
+
+
+def capped(row: dict[str, Any], unit: str, horizons: dict[str, float]) -> float:
+    """Return what a run cost to arrive; the task's horizon where it did not, or later."""
+    horizon = horizons[row["task"]]
+    return min(row[unit], horizon) if row["reached"] else horizon
+
+
+def log_ratios(
+    rows: list[dict[str, Any]], arm: str, baseline: str, unit: str, tasks: list[str]
+) -> np.ndarray:
+    """Return log(cost of the baseline / cost of the arm) of each seed, averaged over tasks, float64 [seed].
+
+    The horizon of a task is the least that any run of the two arms was trained for, so every cost up to it is known.
+    """
+    pair = [row for row in rows if row["arm"] in (arm, baseline)]
+    horizons = {task: min(row[f"{unit}_in_all"] for row in pair if row["task"] == task) for task in tasks}
+    cost = {
+        (row["task"], row["arm"], row["seed"]): capped(row, unit, horizons)
+        for row in pair
+        if row["task"] in tasks
+    }
+    seeds = sorted(
+        seed
+        for seed in {row["seed"] for row in pair}
+        if all((task, which, seed) in cost for task in tasks for which in (arm, baseline))
+    )
+    return np.array(
+        [
+            np.mean([np.log(cost[task, baseline, seed] / cost[task, arm, seed]) for task in tasks])
+            for seed in seeds
+        ]
+    )
+
+
+def ratio(logs: np.ndarray, level: float = 0.95) -> dict[str, Any]:
+    """Return the geometric mean ratio with its t interval over seeds; above 1 the arm arrives sooner."""
+    mean = float(np.mean(logs))
+    found: dict[str, Any] = {"ratio": float(np.exp(mean)), "seeds": len(logs), "low": None, "high": None}
+    if len(logs) >= SEVERAL:
+        half = student.ppf(0.5 + level / 2, len(logs) - 1) * np.std(logs, ddof=1) / len(logs) ** 0.5
+        found |= {"low": float(np.exp(mean - half)), "high": float(np.exp(mean + half))}
+    return found
+
+
+def analyse(rows: list[dict[str, Any]], baseline: str) -> dict[str, Any]:
+    """Return every arm against the baseline, by task and over all tasks.
+
+    Raises:
+        BadInput: no run of the baseline is there.
+    """
+    arms = list(dict.fromkeys(row["arm"] for row in rows))
+    if baseline not in arms:
+        raise BadInput(f"baseline: no finished run of {baseline!r}; there are {', '.join(map(repr, arms))}")
+    tasks = list(dict.fromkeys(row["task"] for row in rows))
+    found: dict[str, Any] = {}
+    for arm in arms:
+        own = [row for row in rows if row["arm"] == arm]
+        done = [task for task in tasks if any(row["task"] == task for row in own)]
+        found[arm] = {
+            "reached": {
+                task: f"{sum(row['reached'] for row in own if row['task'] == task)} of "
+                f"{sum(row['task'] == task for row in own)}"
+                for task in done
+            },
+            "pass_rate_end": {
+                task: float(np.mean([row["pass_rate"][-1] for row in own if row["task"] == task]))
+                for task in done
+            },
+        }
+        for unit in ("steps", "tokens"):
+            logs = {task: log_ratios(rows, arm, baseline, unit, [task]) for task in done}
+            found[arm][f"speedup_{unit}"] = {task: ratio(each) for task, each in logs.items() if len(each)}
+            if len(done) == len(tasks):
+                found[arm][f"speedup_{unit}"]["all tasks"] = ratio(
+                    log_ratios(rows, arm, baseline, unit, tasks)
+                )
+    return found
+
+
+def main() -> None:
+    """Analyse, print and store."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("study", type=Path)
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--baseline", default="plain 2e-4")
+    arguments = parser.parse_args()
+    rows = collect(arguments.study)
+    arms = analyse(rows, arguments.baseline)
+    about = {key: value for key, value in provenance().items() if key != "packages"}
+    arguments.directory.mkdir(parents=True, exist_ok=True)
+    write_json(
+        arguments.directory / "results.json",
+        {
+            "command": f"lab sweep experiment={arguments.study.parent.name}",
+            "targets": TARGETS,
+            "baseline": arguments.baseline,
+            "trained_by": read_json(arguments.study / "summary.json")["code_versions"],
+            "collected_by": about,
+            "arms": arms,
+            "runs": rows,
+        },
+    )
+    for arm, numbers in arms.items():
+        whole = numbers["speedup_steps"].get("all tasks")
+        if whole is not None:
+            interval = "" if whole["low"] is None else f" [{whole['low']:.2f}, {whole['high']:.2f}]"
+            print(f"{whole['ratio']:.2f}{interval}  {arm}  reached {', '.join(numbers['reached'].values())}")
+
+
+if __name__ == "__main__":
+    main()
