@@ -37,11 +37,12 @@ METHODS = ("two_point", "least_squares", "damped", "rank_1", "low_rank", "expone
 FIRST, LAST = 20, 80
 """Steps of the first and the last checkpoint that methods are fitted on."""
 TARGETS = (100, 120, 160, 240, 320)
-OUTPUT_PAIRS = ((80, 160), (160, 320))
-ALPHAS = (1.0, 1.25, 1.5, 2.0, 3.0)
-TEMPERATURES = (1.0, 0.8, 0.667, 0.5, 0.333)
-"""As many as alphas; 1 / alpha."""
-EVALUATION = EvaluateSettings(problems=256, rollouts=4, temperature=1.0, top_p=1.0)
+OUTPUT_PAIRS = ((80, 160), (160, 320), (0, 320))
+ALPHAS = (1.0, 1.1, 1.25, 1.5, 2.0)
+TEMPERATURES = (1.0, 0.667, 0.5, 0.333, 0.2)
+"""As many as alphas: both arms choose with the same budget."""
+DECODING_TEMPERATURES = (1.0, 0.333)
+"""At which logits are extrapolated: as published, and where temperature has done what it can."""
 SEED = 12345
 """Of the evaluation, the same for every run."""
 
@@ -56,14 +57,14 @@ NO_MODELS: dict[str, Any] = {
 }
 
 
-def judge(config: dict[str, Any], models: OutputSpaceSettings) -> Judge:
+def judge(config: dict[str, Any], models: OutputSpaceSettings, temperature: float = 1.0) -> Judge:
     """Return the judge of a checkpoint, or of two, on the run's own task."""
     return Judge(
         build_policy_settings(config["policy"]),
         models,
         build_task(config["task"]),
         GenerationSettings(**config["generation"]),
-        EVALUATION,
+        EvaluateSettings(problems=256, rollouts=4, temperature=temperature, top_p=1.0),
         SEED,
     )
 
@@ -94,6 +95,14 @@ def weight_space(config: dict[str, Any], run: Path) -> dict[str, Any]:
     return found
 
 
+def label(pair: tuple[int, int], temperature: float) -> str:
+    """Return the name of a comparison in output space."""
+    return f"{pair[0]}-{pair[1]} at {temperature:g}"
+
+
+COMPARISONS = [label(pair, temperature) for pair in OUTPUT_PAIRS for temperature in DECODING_TEMPERATURES]
+
+
 def output_space(config: dict[str, Any], run: Path) -> dict[str, Any]:
     """Return, for each pair of checkpoints, the pass rates of both arms and what was chosen."""
     found = {}
@@ -107,11 +116,12 @@ def output_space(config: dict[str, Any], run: Path) -> dict[str, Any]:
                 "temperatures": TEMPERATURES,
             }
         )
-        numbers = judge(config, models).choose(ALPHAS, TEMPERATURES, 0.5, [1])
-        found[f"{first}-{second}"] = {
-            arm: {key: numbers[arm][key] for key in ("alpha", "temperature", "avg@4")}
-            for arm in ("extrapolated", "temperature_tuned", "last")
-        }
+        for temperature in DECODING_TEMPERATURES:
+            numbers = judge(config, models, temperature).choose(ALPHAS, TEMPERATURES, 0.5, [1])
+            found[label((first, second), temperature)] = {
+                arm: {key: numbers[arm][key] for key in ("alpha", "temperature", "avg@4")}
+                for arm in ("extrapolated", "temperature_tuned", "last")
+            }
     return found
 
 
@@ -146,14 +156,10 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
         found[task] = {
             "weight_space": weights,
             "output_space": {
-                f"{first}-{second}": _outputs([row["output_space"][f"{first}-{second}"] for row in own])
-                for first, second in OUTPUT_PAIRS
+                name: _outputs([row["output_space"][name] for row in own]) for name in COMPARISONS
             },
         }
-    found["all tasks"] = {
-        f"{first}-{second}": _over_tasks(rows, list(tasks), f"{first}-{second}")
-        for first, second in OUTPUT_PAIRS
-    }
+    found["all tasks"] = {name: _over_tasks(rows, list(tasks), name) for name in COMPARISONS}
     return found
 
 
