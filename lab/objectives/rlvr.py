@@ -80,7 +80,9 @@ class RLVR(LanguageModelObjective):
         if bool(sampled.log_probs.isnan().any()):
             raise RunFailed(f"step {step}: the policy's probabilities are not finite; {LOWER_THE_RATE}")
         texts = self.policy.decode(sampled.tokens, sampled.mask)
+        before = self.task.judge_counts()
         verified = self._of_all(verify_completions(self.task, mine, texts))
+        unjudged = self._counted_since(before)
         rewards = settings.flips.apply(verified, [problem.key for problem in problems], draw, step)
         advantages = group_advantages(rewards, settings.advantage_scale, settings.advantage_epsilon)
         if settings.permute_advantages:
@@ -91,12 +93,19 @@ class RLVR(LanguageModelObjective):
             rollouts=sampled,
             advantages=torch.from_numpy(advantages[own]).float().flatten().to(self.policy.device),
             lengths=tokens["length"].reshape(settings.updates_per_step, -1),
-            metrics=_metrics(verified, rewards, tokens),
+            metrics={**_metrics(verified, rewards, tokens), **unjudged},
         )
 
     def _of_all(self, values: np.ndarray) -> np.ndarray:
         """Return the rows [prompt, ...] of all processes, given this one's."""
         return self.shard.gather(values, self.settings.updates_per_step)
+
+    def _counted_since(self, before: dict[str, int]) -> dict[str, float]:
+        """Return what the task's judge has counted since `before`, in all processes."""
+        counts = {
+            f"judge/{reason}": count - before[reason] for reason, count in self.task.judge_counts().items()
+        }
+        return dict(zip(counts, self.shard.sum(*map(float, counts.values())), strict=True)) if counts else {}
 
     def losses(self, batch: RolloutBatch, update: int) -> Iterator[Tensor]:
         settings = self.settings

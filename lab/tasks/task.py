@@ -110,3 +110,7 @@ class Task(ABC):
         completion is only ever compared, never run.
         """
         return int(completion.strip() == problem.answer)
+
+    def judge_counts(self) -> dict[str, int]:
+        """Return how often so far a completion could not be judged, by reason; empty if that never happens."""
+        return {}

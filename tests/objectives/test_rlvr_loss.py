@@ -45,12 +45,18 @@ AGGREGATIONS = ["token_mean", "sequence_mean", "sequence_sum"]
 class Parity(Mixture):
     """Prompts of unequal length; random text is right half the time, and sometimes not judged."""
 
+    given_up = 0
+
     def verify(self, completion: str, problem: Problem) -> int | None:
         if "q" in completion:
+            self.given_up += 1
             return None
         if problem.key.startswith("+"):
             return 0  # groups without signal
         return sum(map(ord, completion)) % 2
+
+    def judge_counts(self) -> dict[str, int]:
+        return {"timeouts": self.given_up}
 
 
 def make_policy() -> Policy:
@@ -244,6 +250,14 @@ def test_unjudged_completions_and_those_of_silent_groups_have_no_advantage(
             assert advantage == 0
     groups = batch.advantages.double().view(4, 4)
     torch.testing.assert_close(groups.sum(1), torch.zeros(4, dtype=torch.float64), rtol=0, atol=1e-6)
+
+
+def test_what_the_judge_counted_is_logged_step_by_step(start: Policy) -> None:
+    objective = make(start)
+    for step in range(6):
+        collected = objective.collect(step, Draw(0))
+        texts = start.decode(collected.rollouts.tokens, collected.rollouts.mask)
+        assert collected.metrics["judge/timeouts"] == sum("q" in text for text in texts)
 
 
 @pytest.fixture(scope="module")

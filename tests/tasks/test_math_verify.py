@@ -89,7 +89,7 @@ def test_completions_are_judged_and_those_that_cannot_be_are_left_out(tmp_path: 
     texts = [f"\\boxed{{{halves[0]}}}", "\\boxed{0.25}", "9^9^9^9", f"It is {halves[1]}", "", "\\boxed{0}"]
     found = verify_completions(task, problems, texts)
     np.testing.assert_array_equal(found, [[1, 0, np.nan], [1, 0, 0]])
-    counts = task.judge_counts()  # type: ignore[attr-defined]
+    counts = task.judge_counts()
     assert counts["timeouts"] + counts["crashes"] == 1
     assert counts["unreadable"] == 0
 
