@@ -17,7 +17,7 @@ import torch
 
 from lab.bar import progress_bar
 from lab.bench.extrapolated_decoding_settings import ExtrapolatedDecodingSettings
-from lab.bench.intervals import MedianInterval, median_interval
+from lab.bench.intervals import ratio_interval
 from lab.bench.machine import machine
 from lab.composition import compose
 from lab.draw import Draw
@@ -75,8 +75,8 @@ def run(settings: ExtrapolatedDecodingSettings, held: Run, seed: int, threads: i
     summary = {
         "what": settings.what,
         **{
-            f"ratio{suffix}": _plain(
-                median_interval(list(each[EXTRAPOLATED][:, clock] / each[PLAIN][:, clock]))
+            f"ratio{suffix}": ratio_interval(
+                each[EXTRAPOLATED][:, clock].tolist(), each[PLAIN][:, clock].tolist()
             )
             for clock, suffix in enumerate(("", "_cpu"))
         },
@@ -161,15 +161,6 @@ def _take_turns(
                     seconds[name].append(spent)
             progress.advance(bar)
     return seconds
-
-
-def _plain(interval: MedianInterval) -> dict[str, float | None]:
-    return {
-        "median": interval.median,
-        "low": interval.low,
-        "high": interval.high,
-        "coverage": interval.coverage,
-    }
 
 
 def _result_line(summary: dict[str, Any]) -> str:

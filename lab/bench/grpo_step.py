@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lab.bench.grpo_step_report import result_line
-from lab.bench.intervals import MedianInterval, median_interval
+from lab.bench.intervals import ratio_interval
 from lab.bench.machine import machine
 from lab.bench.peers import peer_python
 from lab.bench.settings import BenchSettings
@@ -228,9 +228,9 @@ def compare(answers: Answers, completions: int) -> dict[str, Any]:
     cpu = {name: [_per_step(answer, "cpu") for answer in blocks] for name, blocks in answers.items()}
     ratios = {}
     for suffix, of in (("", each), ("_cpu", cpu)):
-        ratios[f"ratio{suffix}"] = _plain(_ratio(of[LAB], of[TRL]))
+        ratios[f"ratio{suffix}"] = ratio_interval(of[LAB], of[TRL])
         if RECORDED in of:
-            ratios[f"ratio_recorded{suffix}"] = _plain(_ratio(of[RECORDED], of[TRL]))
+            ratios[f"ratio_recorded{suffix}"] = ratio_interval(of[RECORDED], of[TRL])
     return {
         "seconds_per_step": {name: median(values) for name, values in each.items()},
         "cpu_seconds_per_step": {name: median(values) for name, values in cpu.items()},
@@ -275,19 +275,6 @@ def breakdown(phases: Mapping[str, Any]) -> dict[str, float]:
 
 def _per_step(answer: Mapping[str, Any], clock: str) -> float:
     return float(answer[clock]) / int(answer["steps"])
-
-
-def _ratio(ours: Sequence[float], theirs: Sequence[float]) -> MedianInterval:
-    return median_interval([a / b for a, b in zip(ours, theirs, strict=True)])
-
-
-def _plain(interval: MedianInterval) -> dict[str, float | None]:
-    return {
-        "median": interval.median,
-        "low": interval.low,
-        "high": interval.high,
-        "coverage": interval.coverage,
-    }
 
 
 def _work(blocks: list[dict[str, Any]], completions: int) -> dict[str, float]:

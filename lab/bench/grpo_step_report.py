@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from lab.bench.intervals import format_interval
 from lab.verbs.train import print_table
 
 
@@ -43,7 +44,7 @@ def show(summary: dict[str, Any]) -> None:
     for title, suffix in (("ratio to TRL", ""), ("ratio to TRL, CPU", "_cpu")):
         keys = {"lab": f"ratio{suffix}", "lab_recorded": f"ratio_recorded{suffix}"}
         ratios = {name: summary[key] for name, key in keys.items() if key in summary}
-        table.add_row(title, *(_interval(ratios[name]) if name in ratios else "" for name in names))
+        table.add_row(title, *(format_interval(ratios[name]) if name in ratios else "" for name in names))
     console.print(table)
     floor = summary["floor"]
     print_table(
@@ -60,9 +61,3 @@ def show(summary: dict[str, Any]) -> None:
     for name, milliseconds in sorted(summary["phases_cpu_ms"].items(), key=lambda item: -item[1]):
         phases.add_row(name, f"{milliseconds:.2f}")
     console.print(phases)
-
-
-def _interval(ratio: dict[str, Any]) -> str:
-    if ratio["low"] is None:
-        return f"{ratio['median']:.2f}"
-    return f"{ratio['median']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}]"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import comb
 from statistics import median
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -38,3 +39,20 @@ def median_interval(values: Sequence[float], level: float = 0.95) -> MedianInter
             break
         found = MedianInterval(found.median, ordered[rank - 1], ordered[count - rank], coverage)
     return found
+
+
+def ratio_interval(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float | None]:
+    """Return `median_interval` of the ratios taken round by round, as a summary holds it.
+
+    Args:
+        ours: a value of each round.
+        theirs: of the same rounds.
+    """
+    return asdict(median_interval([a / b for a, b in zip(ours, theirs, strict=True)]))
+
+
+def format_interval(ratio: dict[str, Any]) -> str:
+    """Return the median of a summary's interval with its bounds, where there are any."""
+    if ratio["low"] is None:
+        return f"{ratio['median']:.2f}"
+    return f"{ratio['median']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}]"

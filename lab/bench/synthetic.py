@@ -22,7 +22,7 @@ from rich.table import Table
 
 from lab.bar import progress_bar
 from lab.bench.generators import Fill, generators
-from lab.bench.intervals import MedianInterval, median_interval
+from lab.bench.intervals import format_interval, ratio_interval
 from lab.bench.machine import machine
 from lab.bench.numpy_loop import TRAJECTORIES
 from lab.bench.synthetic_settings import SyntheticBenchSettings
@@ -110,8 +110,8 @@ def show(summary: dict[str, Any]) -> None:
             case["optimizer"],
             str(case["coordinates"]),
             f"{case['cpu']['coordinates_per_second'] / 1e6:.0f}",
-            _interval(case["cpu"]["of_generator"]),
-            _interval(case["cpu"]["over_loop"]),
+            format_interval(case["cpu"]["of_generator"]),
+            format_interval(case["cpu"]["over_loop"]),
             f"{case['memory']['grown_mb']:.0f} ({case['memory']['bound_mb']:.0f})",
         )
     Console().print(table)
@@ -178,8 +178,8 @@ def _compare(
         found[clock] = {
             "coordinates_per_second": median(rates["module"]),
             "loop_coordinates_per_second": median(rates["loop"]),
-            "of_generator": _plain(_ratio(rates["module"], rates["generator"])),
-            "over_loop": _plain(_ratio(rates["module"], rates["loop"])),
+            "of_generator": ratio_interval(rates["module"], rates["generator"]),
+            "over_loop": ratio_interval(rates["module"], rates["loop"]),
         }
     return found
 
@@ -244,22 +244,3 @@ def _now() -> Turn:
 def _since(start: Turn) -> Turn:
     wall, cpu = _now()
     return wall - start[0], cpu - start[1]
-
-
-def _ratio(ours: list[float], theirs: list[float]) -> MedianInterval:
-    return median_interval([a / b for a, b in zip(ours, theirs, strict=True)])
-
-
-def _plain(interval: MedianInterval) -> dict[str, float | None]:
-    return {
-        "median": interval.median,
-        "low": interval.low,
-        "high": interval.high,
-        "coverage": interval.coverage,
-    }
-
-
-def _interval(ratio: dict[str, Any]) -> str:
-    if ratio["low"] is None:
-        return f"{ratio['median']:.2f}"
-    return f"{ratio['median']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}]"
