@@ -24,7 +24,7 @@ from lab.files import read_json, write_json
 from lab.provenance import provenance
 from lab.time_to_target import time_to_target, total_cost
 
-TARGETS = {"addition": 0.5, "maximum": 0.8, "maximum of three": 0.2}
+TARGETS = {"addition": 0.42, "maximum": 0.75, "maximum of three": 0.15}
 """Pass rate to be reached, by task."""
 ROLLOUTS_PER_STEP = 128
 SEVERAL = 3
