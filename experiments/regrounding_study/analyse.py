@@ -141,10 +141,9 @@ def analyse(rows: list[dict[str, Any]], baseline: str) -> dict[str, Any]:
         for unit in ("steps", "tokens"):
             logs = {task: log_ratios(rows, arm, baseline, unit, [task]) for task in done}
             found[arm][f"speedup_{unit}"] = {task: ratio(each) for task, each in logs.items() if len(each)}
-            if len(done) == len(tasks):
-                found[arm][f"speedup_{unit}"]["all tasks"] = ratio(
-                    log_ratios(rows, arm, baseline, unit, tasks)
-                )
+            whole = log_ratios(rows, arm, baseline, unit, tasks) if len(done) == len(tasks) else np.zeros(0)
+            if len(whole):
+                found[arm][f"speedup_{unit}"]["all tasks"] = ratio(whole)
     return found
 
 
