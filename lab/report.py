@@ -38,6 +38,7 @@ class Report:
         verdict: the one line that answers the question.
         introduction: what was done, a paragraph or two.
         columns: labels of the runs compared.
+        own_columns: by heading, labels of the sections whose values are something else.
         sections: (heading, rows) of the table.
         pictures: figures in order.
         samples: (label, [(prompt, completion)]) for people to read; escaped.
@@ -52,6 +53,7 @@ class Report:
     pictures: list[Picture]
     samples: list[tuple[str, list[tuple[str, str]]]] = field(default_factory=list)
     details: list[tuple[str, str]] = field(default_factory=list)
+    own_columns: dict[str, list[str]] = field(default_factory=dict)
 
 
 def write_report(report: Report, path: Path) -> None:

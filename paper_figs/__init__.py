@@ -4,6 +4,8 @@ from __future__ import annotations
 
 FIGURES: dict[str, str] = {
     "snr_curve": "paper_figs.snr_curve",
+    "snr_synthetic": "paper_figs.snr_synthetic",
+    "phase_diagram": "paper_figs.phase_diagram",
     "noise_and_straightness": "paper_figs.noise_and_straightness",
     "sources": "paper_figs.sources",
 }

@@ -34,16 +34,19 @@ def draw(results: Mapping[str, Any]) -> tuple[Figure, Columns]:
             )
             data |= {f"{name}_mean": means, f"{name}_half_width": halves}
         walk = float(random_walk_mean(len(rows[0]["steps"])))
-        left.axhline(walk, color=BLACK, lw=0.8, ls=":", label="random walk")
-        left.set(xlabel="share of rewards flipped", ylabel="mean R² of weights (momentum taken out)")
+        left.axhline(walk, color=BLACK, lw=0.8, ls=":", label=f"random walk ({walk:.2f})")
+        left.set(xlabel="share of rewards flipped", ylabel="mean R² of weights")
         left.legend(fontsize=7)
         expected = np.array([row["expected_r2_mean"] for row in rows], dtype=float)
         measured = np.array([row["r2_mean"] for row in rows], dtype=float)
         right.plot(expected, measured, "o", ms=3.5, color=BLUE, alpha=0.7)
         ends = np.array([min(expected.min(), measured.min()), max(expected.max(), measured.max())])
         right.plot(ends, ends, color=BLACK, lw=0.8)
-        right.set(xlabel="mean R² expected at the run's place", ylabel="measured")
+        right.set(xlabel="mean R² expected at the run's place", ylabel="measured, a dot a run")
         data |= {"expected": expected, "measured": measured}
         seeds = len({row["seed"] for row in rows})
-        figure.suptitle(f"GRPO, built-in model, 16 x 8, AdamW: {seeds} seeds, 95 % intervals", fontsize=9)
+        figure.suptitle(
+            f"GRPO, built-in model, 16 x 8, AdamW, momentum taken out: {seeds} seeds a point, 95 % intervals",
+            fontsize=8,
+        )
     return figure, data

@@ -9,12 +9,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from lab.figures.style import BLACK, BLUE, GREEN, ORANGE, PINK, SKY, VERMILION, Columns, style
+from paper_figs.sign_noise import LEVELS, PUBLISHED, bowl_curve, label_levels
 from paper_figs.statistics import by_seed, mean_interval
-from theory.curved_bowl import bowl_mean
 from theory.gaussian_r_squared import random_walk_mean
 
 SOURCE = "experiments/q2_snr/results.json"
-LEVELS = ("10", "5", "0", "-3", "-5", "-10", "-15", "-20", "zero")
 ARMS = {
     "adamw_fixed": ("AdamW 1e-4, a fixed", BLUE, "o"),
     "adamw_unit": ("AdamW 1e-4, a² + b² = 1", SKY, "s"),
@@ -22,14 +21,14 @@ ARMS = {
     "sgd_fixed": ("SGD .003, a fixed", VERMILION, "D"),
     "sgd_unit": ("SGD .003, a² + b² = 1", ORANGE, "v"),
 }
-# arXiv 2601.04537, median R² of weights of SFT, read off its figure
-PUBLISHED = (0.505, 0.445, 0.435, 0.51, 0.56, 0.582, 0.525, 0.415, 0.40)
-# the place on the phase diagram, without noise, from which theory comes nearest to the published peak
-THEORY_CURVATURE, THEORY_SIGNAL_SQUARED = 8.0, 60.0
+# predicted before the runs for AdamW 1e-4 (experiments/PREDICTIONS.md, Q2.1), at LEVELS
+PREDICTED = (0.62, 0.60, 0.57, 0.54, 0.52, 0.48, 0.46, 0.45, 0.44)
+# the place without noise whose curve comes nearest to the published points (least squares over a grid)
+THEORY_CURVATURE, THEORY_SIGNAL_SQUARED = 7.9, 23.0
 
 
 def draw(results: Mapping[str, Any]) -> tuple[Figure, Columns]:
-    """Left: mean R² of each arm, momentum taken out, with 95 % intervals over seeds. Right: the published points."""
+    """Left: mean R² of each arm with 95 % intervals over seeds. Right: the published points, and theory."""
     rows = results["runs"]
     x = np.arange(len(LEVELS), dtype=float)
     data: dict[str, np.ndarray] = {"level": x}
@@ -55,29 +54,23 @@ def draw(results: Mapping[str, Any]) -> tuple[Figure, Columns]:
                 label=label,
             )
             data |= {f"{arm}_mean": means, f"{arm}_half_width": halves}
-        power = np.array(
-            [1 / (1 + 10 ** (-float(level) / 10)) if level != "zero" else 0.0 for level in LEVELS]
-        )
-        expected = bowl_mean(14, THEORY_CURVATURE * np.sqrt(power), np.sqrt(THEORY_SIGNAL_SQUARED * power))
-        right.plot(x, PUBLISHED, "o-", color=PINK, label="published (median R², read off the figure)")
-        right.plot(
-            x,
-            expected,
-            "--",
-            color=BLACK,
-            label=f"theory: curvature x horizon {THEORY_CURVATURE:g}, S² {THEORY_SIGNAL_SQUARED:g} without noise",
-        )
-        data |= {"published": np.array(PUBLISHED), "theory": expected}
+        left.plot(x, PREDICTED, color=BLUE, lw=0.9, ls="--", label="predicted, AdamW 1e-4")
+        expected = bowl_curve(THEORY_CURVATURE, THEORY_SIGNAL_SQUARED)
+        right.plot(x, PUBLISHED, "o-", color=PINK, label="published (median R², read off)")
+        place = f"curvature x horizon {THEORY_CURVATURE:g}, S² {THEORY_SIGNAL_SQUARED:g}"
+        right.plot(x, expected, "--", color=BLACK, label=f"theory, fitted: without noise\n{place}")
+        data |= {"predicted": np.array(PREDICTED), "published": np.array(PUBLISHED), "theory": expected}
         for axis in (left, right):
             axis.axhline(walk, color=BLACK, lw=0.7, ls=":")
-            axis.set_xticks(x, ["no\nsignal" if level == "zero" else level for level in LEVELS])
-            axis.set_xlabel("signal-to-noise ratio of a token's weight (dB)")
-        left.set_ylabel("mean R² of weights")
-        left.set_ylim(0.2, 1.0)
+            label_levels(axis)
+        left.set_ylabel("mean R² (momentum taken out)")
+        right.set_ylabel("median R² (theory: mean)")
+        left.set_ylim(0.3, 0.85)
         left.legend(fontsize=6.5)
         right.legend(fontsize=6.5)
         seeds = len({row["seed"] for row in rows})
         figure.suptitle(
-            f"built-in model, {seeds} seeds a point, 95 % intervals; dotted: random walk", fontsize=8
+            f"built-in model, SFT, {seeds} seeds a point, 95 % intervals; dotted: random walk ({walk:.2f})",
+            fontsize=8,
         )
     return figure, data

@@ -58,6 +58,17 @@ def written(report: Report, folder: Path) -> str:
     return (folder / "report.html").read_text(encoding="utf-8")
 
 
+def test_a_section_has_columns_of_its_own_and_none_for_meanings_that_it_lacks(
+    report: Report, tmp_path: Path
+) -> None:
+    report.sections.append(("nulls", [Row("walk", [0.442], "")]))
+    report.own_columns["nulls"] = [f"exact {EVIL}"]
+    page = Page(written(report, tmp_path))
+    assert page.text.count("what it means") == 1  # the other section explains its row
+    assert page.text.count(f"exact {EVIL}") == 1 and page.text.count(f"column {EVIL}") == 1
+    assert "script" not in {tag for tag, _ in page.tags}
+
+
 def test_nothing_that_a_model_writes_becomes_markup(report: Report, tmp_path: Path) -> None:
     page = Page(written(report, tmp_path))
     assert "script" not in {tag for tag, _ in page.tags}

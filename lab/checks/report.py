@@ -16,6 +16,8 @@ from lab.figures.style import save
 from lab.report import Picture, Report, Row, write_report
 from theory import PREDICTIONS
 
+_NULLS = "What chance alone gives"
+
 
 def write_check_report(
     checks: Sequence[Check],
@@ -39,17 +41,19 @@ def write_check_report(
         title="Does simulation agree with theory?",
         verdict=str(summary["result"]),
         introduction=[
-            "Each law was derived on paper and is here confronted with a simulation of the process that it speaks of, "
-            "which does not know the formula. z is the discrepancy in standard errors of the simulation. All points "
-            f"together form one family: with every law true, some point fails with probability {LEVEL:g} (Holm). "
-            "Laws marked ≈ are approximations; their stated error is taken off first.",
+            "Each law was derived symbolically (theory/) and is here confronted with a simulation of the process that "
+            "it speaks of, which does not know the formula. z is the discrepancy in standard errors of the simulation. "
+            "All points together form one family: with every law true, some point fails with probability "
+            f"{LEVEL:g} (Holm). "
+            "Laws marked ≈ are approximations; their stated error is taken off first, so that z is 0 within it.",
             "The smallest error seen is by how much a formula would have to be wrong for this very simulation to "
             "refute it.",
         ],
         columns=["points", "failed", "worst z", "smallest error seen"],
         sections=[*_law_sections(summary), *_null_sections(nulls)],
         pictures=_pictures(checks, verdict, directory / "figures"),
-        details=[(name, str(value)) for name, value in details.items()],
+        details=[(name.replace("_", " "), _plain(value)) for name, value in details.items()],
+        own_columns={_NULLS: ["exact", "simulated", "its standard error", "stated beforehand"]},
     )
     write_report(report, directory / "report.html")
 
@@ -66,19 +70,24 @@ def _law_sections(summary: Mapping[str, Any]) -> list[tuple[str, list[Row]]]:
             shown = None if seen is None else f"{100 * seen:.2g} %"
             values = [numbers["n_points"], numbers["n_failed"], numbers["worst_z"], shown]
             meaning = law.statement if law.order is None else f"{law.statement} Approximate: {law.order}."
-            rows.append(Row(law.name + ("" if law.order is None else " ≈"), values, meaning))
+            rows.append(Row(law.name + ("" if law.order is None else "\N{NO-BREAK SPACE}≈"), values, meaning))
         sections.append((f"{PREDICTIONS[prediction].number}. {PREDICTIONS[prediction].title}", rows))
     return sections
 
 
 def _null_sections(nulls: Sequence[NullRow]) -> list[tuple[str, list[Row]]]:
-    """The page has four columns; what they hold here is said in the heading."""
     rows = [
         Row(line.name, [line.exact, line.simulated, line.standard_error, line.stated], "")
         for line in null_lines(nulls)
     ]
-    heading = "What chance alone gives (columns: exact, simulated, its standard error, stated beforehand)"
-    return [(heading, rows)] if rows else []
+    return [(_NULLS, rows)] if rows else []
+
+
+def _plain(value: Any) -> str:
+    """Return a value as people read it: a table of versions as a list, none as a dash."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_plain(item)}" for key, item in value.items())
+    return "–" if value is None else str(value)
 
 
 def _pictures(checks: Sequence[Check], verdict: Verdict, directory: Path) -> list[Picture]:

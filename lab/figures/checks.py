@@ -41,10 +41,11 @@ def check_figure(
             _draw_law(axis, law, [checks[i] for i in chosen], failed[chosen])
             if index % _COLUMNS == 0:
                 axis.set_ylabel("simulated")
-            if index // _COLUMNS == rows - 1:
+            if index + _COLUMNS >= len(laws):  # the lowest panel of its column
                 axis.set_xlabel("predicted")
         _draw_scores(figure.add_subplot(grid[rows, :]), laws, places, z, failed, critical)
-        figure.suptitle(title, fontsize=10)
+        count = f"{len(checks)} points of {len(laws)} laws, {int(failed.sum())} failed"
+        figure.suptitle(f"{title}: {count}", fontsize=10)
     columns = ("point", "predicted", "simulated", "standard_error", "tolerance")
     data: dict[str, np.ndarray] = {
         "law": np.array([laws.index(check.law) for check in checks]),
@@ -94,6 +95,15 @@ def _draw_scores(
     for height in (-critical, critical):
         axis.axhline(height, color=VERMILION, lw=0.8, ls="--")
     axis.axhline(0, color=BLACK, lw=0.6)
+    axis.annotate(
+        f"±{critical:.1f}: a single point fails",
+        (1.0, critical),
+        xycoords=("axes fraction", "data"),
+        ha="right",
+        va="bottom",
+        fontsize=6.5,
+        color=VERMILION,
+    )
     axis.set_xticks(
         range(len(laws)), [law.replace("_", " ") for law in laws], rotation=30, ha="right", fontsize=6.5
     )

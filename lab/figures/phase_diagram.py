@@ -3,18 +3,68 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 
 from lab.figures.style import BLACK, BLUE, GREEN, ORANGE, PINK, SKY, VERMILION, Columns, style
 from lab.linearity.placement import Placement
+from theory.gaussian_r_squared import random_walk_mean
 from theory.phase_diagram import phase_diagram
 
 _COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY, VERMILION)
 _MARKS = "osD^vP"
 _LARGEST_CURVATURE, _SMALLEST_SIGNAL, _LARGEST_SIGNAL = 20.0, 0.1, 30.0
+
+
+@dataclass(frozen=True)
+class Look:
+    """Colours of a map and the numbers at their ends."""
+
+    colours: str
+    low: float
+    high: float
+    extend: Literal["neither", "min", "both"]
+
+
+MAPS = {
+    "expected R²": Look("viridis", 0.0, 1.0, "neither"),
+    "skill of the two-point forecast": Look("RdBu", -1.0, 1.0, "min"),
+}
+
+
+def draw_map(
+    axis: Axes,
+    curvature: np.ndarray,
+    signal: np.ndarray,
+    values: np.ndarray,
+    look: Look,
+    border: float | None = None,
+) -> QuadMesh:
+    """Draw one map, the root of curvature x horizon across and the logarithm of S up; return its colours.
+
+    Args:
+        axis: to draw on.
+        curvature: curvature x horizon, increasing from 0, [column].
+        signal: S, increasing, [row].
+        values: [column, row].
+        look: colours.
+        border: value at which a black line is drawn; None for none.
+    """
+    root = np.sqrt(curvature)
+    mesh = axis.pcolormesh(
+        root, signal, values.T, cmap=look.colours, vmin=look.low, vmax=look.high, rasterized=True
+    )
+    if border is not None and values.min() < border < values.max():
+        axis.contour(root, signal, values.T, [border], colors=BLACK, linewidths=0.9)
+    ticks = np.array([tick for tick in (0.0, 0.5, 2.0, 5.0, 10.0, 20.0) if tick <= 1.001 * curvature[-1]])
+    axis.set_yscale("log")
+    axis.set_xticks(np.sqrt(ticks), [f"{tick:g}" for tick in ticks])
+    return mesh
 
 
 def placed_runs(
@@ -41,25 +91,15 @@ def placed_runs(
     with style():
         figure = Figure(figsize=(7.4, 3.3))
         axes = figure.subplots(1, 2, sharey=True)
-        maps = (
-            (axes[0], diagram.r_squared, "expected R²", "viridis", 0.0, 1.0),
-            (axes[1], diagram.two_point_skill, "skill of the two-point forecast", "RdBu", -1.0, 1.0),
-        )
-        for axis, values, title, colours, low, high in maps:
-            shown = axis.pcolormesh(
-                np.sqrt(curvature), signal, values.T, cmap=colours, vmin=low, vmax=high, rasterized=True
-            )
-            figure.colorbar(shown, ax=axis, extend="min" if low < 0 else "neither")
-            axis.set(yscale="log", xlabel="curvature x horizon", title=title)
-            ticks = np.array([0.0, 0.5, 2.0, 5.0, 10.0, 20.0])
-            axis.set_xticks(np.sqrt(ticks), [f"{tick:g}" for tick in ticks])
-            _draw_runs(axis, placements)
-        mean_null = float(diagram.r_squared[0, 0])
+        mean_null = float(random_walk_mean(checkpoints))
         null = float(diagram.null_quantile.flat[0])
-        axes[0].contour(np.sqrt(curvature), signal, diagram.r_squared.T, [null], colors=BLACK, linewidths=0.9)
-        axes[1].contour(
-            np.sqrt(curvature), signal, diagram.two_point_skill.T, [0.0], colors=BLACK, linewidths=0.9
-        )
+        for axis, values, (title, look), border in zip(
+            axes, (diagram.r_squared, diagram.two_point_skill), MAPS.items(), (null, 0.0), strict=True
+        ):
+            shown = draw_map(axis, curvature, signal, values, look, border)
+            figure.colorbar(shown, ax=axis, extend=look.extend)
+            axis.set(xlabel="curvature x horizon", title=title)
+            _draw_runs(axis, placements)
         axes[0].set_ylabel("signal ratio S of the window")
         if placements:
             axes[1].legend(loc="lower right", frameon=True, framealpha=0.85)

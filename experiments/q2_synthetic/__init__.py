@@ -1,0 +1,1 @@
+"""Q2.5: token sign noise on synthetic models, beside theory."""
