@@ -4,27 +4,40 @@
 
 Every run is one row: its point of the sweep, its seed, and what was measured of its weights (momentum taken out where
 moments were recorded): mean and median R², place on the phase diagram, lag cosines, damped skill, pass rate at each
-recorded step, mean R² of every window from the start, and the gradient noise scale.
+recorded step and in training between them, mean R² of every window from the start, the gradient noise scale, and what
+the published filter, its cast and its thresholds each leave of the weights and of R².
 """
 
 from __future__ import annotations
 
 import csv
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from lab.draw import Draw
 from lab.files import read_json, write_json
 from lab.linearity import forecast_skill, lag_cosine, r_squared, to_json
+from lab.linearity.filters import PAPER, UNFILTERED, Protocol
 from lab.linearity.placement import place
+from lab.linearity.walk import selection_matched
 from lab.provenance import provenance
 from lab.trajectory.series import RunSeries
 from lab.trajectory.store import group
 
 LAGS = (1, 2, 3, 4, 5, 6)
 SHORTEST_WINDOW = 5
+PARTS = (
+    UNFILTERED,
+    PAPER,
+    Protocol("cast alone", PAPER.weights_bfloat16, None, 1, None),
+    Protocol("thresholds alone", False, PAPER.weights_range, PAPER.weights_distinct, None),
+)
+"""The published filter and its two parts."""
+WALKS = 4000
 _LABELS = ("state", "seconds", "error", "wall_clock_s")
 
 
@@ -53,6 +66,61 @@ def noise_scale(series: RunSeries) -> float | None:
     return (total - signal) / signal if signal > 0 else None
 
 
+def under_filters(
+    raw: np.ndarray, free: np.ndarray, steps: np.ndarray, generator: np.random.Generator
+) -> dict[str, Any]:
+    """Return, for each of `PARTS`, what it keeps and the median R² of that.
+
+    Args:
+        raw: weights, float64 [checkpoint, element].
+        free: momentum-free positions, likewise.
+        steps: [checkpoint].
+        generator: of the walks that pass the same filter.
+
+    Returns:
+        by name: share of the weights that is kept and share that moved at all, median R² of the kept ones, raw and
+        with momentum taken out (each filtered by itself), and that of random walks of the weights' own sizes.
+    """
+    found = {}
+    for part in PARTS:
+        medians, kept, moved = [], [], []
+        for values in (raw, free):
+            stored = part.cast(values, "weights")
+            keep = part.keep(stored, "weights")
+            kept.append(keep.mean())
+            moved.append((stored != stored[0]).any(axis=0).mean())
+            medians.append(_median(r_squared(stored[:, keep], steps)) if keep.any() else np.nan)
+        walks = selection_matched(raw, steps, part, "weights", generator, WALKS)
+        found[part.name] = {
+            "kept": kept[0],
+            "kept_count": kept[0] * raw.shape[1],
+            "moved": moved[0],
+            "r2_median": medians[0],
+            "r2_median_momentum_free": medians[1],
+            "kept_momentum_free": kept[1],
+            "walk_r2_median": _median(walks.r2),
+            "walk_kept": walks.retained_share,
+        }
+    return found
+
+
+def _median(values: np.ndarray) -> float:
+    defined = values[~np.isnan(values)]
+    return float(np.median(defined)) if defined.size else np.nan
+
+
+def training_pass_rate(series: RunSeries) -> np.ndarray | None:
+    """Return the verified pass rate of the training rollouts between recorded steps, [checkpoint - 1]."""
+    metrics = group(series.tree, "metrics")
+    if "reward_verified" not in metrics:
+        return None
+    steps, rate = metrics["step"].values, metrics["reward_verified"].values
+    edges = series.steps
+    return np.array(
+        [np.mean(rate[(steps > a) & (steps <= b)]) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    )
+
+
 def numbers_of(run: Path) -> dict[str, Any]:
     """Return the numbers of one run."""
     series = RunSeries(run)
@@ -75,6 +143,8 @@ def numbers_of(run: Path) -> dict[str, Any]:
         "lag_cosine": lag_cosine(free, steps, LAGS) if np.ptp(np.diff(steps)) == 0 else None,
         "displacement": np.sqrt(((raw[-1] - raw[0]) ** 2).sum()),
         "noise_scale": noise_scale(series),
+        "filters": under_filters(raw, free, steps, Draw(0).generator("walks through filters")),
+        "training_pass_rate": training_pass_rate(series),
     }
     if placed is not None:
         pooled = placed.pooled
@@ -89,6 +159,9 @@ def numbers_of(run: Path) -> dict[str, Any]:
     if "evaluation" in series.tree.children:
         evaluation = group(series.tree, "evaluation")
         found["pass_rate"] = evaluation["pass_rate"].values
+    cells = read_json(run / "summary.json").get("cells")
+    if cells:  # a synthetic run, whose replicates are runs of their own: these intervals are over them
+        found["cells"] = cells
     measured = run / "measurement.json"
     if measured.exists():
         weights = read_json(measured)["unfiltered"]["weights"]
@@ -101,22 +174,25 @@ def numbers_of(run: Path) -> dict[str, Any]:
     return result
 
 
-def collect(study: Path) -> dict[str, Any]:
-    """Return all rows of a study with what it takes to repeat it."""
-    rows = []
+def runs_of(study: Path) -> Iterator[tuple[dict[str, str], Path]]:
+    """Yield the place in the sweep (its axes and `seed`) and the directory of every finished run of a study."""
     with (study / "results.csv").open(newline="", encoding="utf-8") as file:
         table = list(csv.DictReader(file))
     metrics = set(read_json(study / "summary.json")["metrics"])
     for line in table:
         if line["state"] != "complete":
             continue
-        run = study / "points" / f"{int(line['point']):05d}" / f"seed_{line['seed']}"
         axes = {
             key: value
             for key, value in line.items()
             if key not in metrics and key not in (*_LABELS, "trial", "point")
         }
-        rows.append({**axes, **numbers_of(run)})
+        yield axes, study / "points" / f"{int(line['point']):05d}" / f"seed_{line['seed']}"
+
+
+def collect(study: Path) -> dict[str, Any]:
+    """Return all rows of a study with what it takes to repeat it."""
+    rows = [{**axes, **numbers_of(run)} for axes, run in runs_of(study)]
     about = {key: value for key, value in provenance().items() if key != "packages"}
     return {
         "study": study.name,

@@ -1,0 +1,1 @@
+"""What drives a run: scores given right and wrong, the drift, and how they change with the pass rate."""
