@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+import lab
 from lab.draw import Draw
 from lab.files import read_json, write_json
 from lab.linearity import forecast_skill, lag_cosine, r_squared, to_json
@@ -38,7 +39,6 @@ PARTS = (
 )
 """The published filter and its two parts."""
 WALKS = 4000
-_LABELS = ("state", "seconds", "error", "wall_clock_s")
 
 
 def positions(series: RunSeries) -> tuple[np.ndarray, np.ndarray]:
@@ -178,16 +178,17 @@ def runs_of(study: Path) -> Iterator[tuple[dict[str, str], Path]]:
     """Yield the place in the sweep (its axes and `seed`) and the directory of every finished run of a study."""
     with (study / "results.csv").open(newline="", encoding="utf-8") as file:
         table = list(csv.DictReader(file))
-    metrics = set(read_json(study / "summary.json")["metrics"])
     for line in table:
         if line["state"] != "complete":
             continue
-        axes = {
-            key: value
-            for key, value in line.items()
-            if key not in metrics and key not in (*_LABELS, "trial", "point")
-        }
+        names = list(line)  # trial, point, axes, seed, state, seconds, metrics, error
+        axes = {key: line[key] for key in names[names.index("point") + 1 : names.index("state")]}
         yield axes, study / "points" / f"{int(line['point']):05d}" / f"seed_{line['seed']}"
+
+
+def trained_by(study: Path) -> list[str]:
+    """Return the versions of the code that trained the finished runs of a study."""
+    return sorted({str(lab.open(run).attrs["git_commit"]) for _, run in runs_of(study)})
 
 
 def collect(study: Path) -> dict[str, Any]:
@@ -197,7 +198,7 @@ def collect(study: Path) -> dict[str, Any]:
     return {
         "study": study.name,
         "command": f"lab sweep experiment={study.parent.name}",
-        "trained_by": read_json(study / "summary.json")["code_versions"],
+        "trained_by": trained_by(study),
         "collected_by": about,
         "runs": rows,
     }

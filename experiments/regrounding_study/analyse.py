@@ -11,7 +11,6 @@ over seeds.
 from __future__ import annotations
 
 import argparse
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,9 @@ import numpy as np
 from scipy.stats import t as student
 
 import lab
+from experiments.collect import runs_of, trained_by
 from lab.errors import BadInput
-from lab.files import read_json, write_json
+from lab.files import write_json
 from lab.provenance import provenance
 from lab.time_to_target import time_to_target, total_cost
 
@@ -54,14 +54,12 @@ def costs_of(run: Path) -> dict[str, np.ndarray]:
 
 def collect(study: Path) -> list[dict[str, Any]]:
     """Return a row for each finished run: task, arm, seed, what it cost to arrive, and where it ended."""
-    with (study / "results.csv").open(newline="", encoding="utf-8") as file:
-        table = [line for line in csv.DictReader(file) if line["state"] == "complete"]
     rows = []
-    for line in table:
-        found = costs_of(study / "points" / f"{int(line['point']):05d}" / f"seed_{line['seed']}")
-        row: dict[str, Any] = {"task": line["task"], "arm": line["arm"], "seed": int(line["seed"])}
+    for axes, run in runs_of(study):
+        found = costs_of(run)
+        row: dict[str, Any] = {"task": axes["task"], "arm": axes["arm"], "seed": int(axes["seed"])}
         for unit in ("steps", "tokens"):
-            times = time_to_target(found[unit], found["pass_rate"][None], TARGETS[line["task"]])
+            times = time_to_target(found[unit], found["pass_rate"][None], TARGETS[axes["task"]])
             row[unit] = float(times.times[0])
             row["reached"] = bool(times.reached[0])
             row[f"{unit}_in_all"] = float(found[unit][-1])
@@ -164,7 +162,7 @@ def main() -> None:
             "command": f"lab sweep experiment={arguments.study.parent.name}",
             "targets": TARGETS,
             "baseline": arguments.baseline,
-            "trained_by": read_json(arguments.study / "summary.json")["code_versions"],
+            "trained_by": trained_by(arguments.study),
             "collected_by": about,
             "arms": arms,
             "runs": rows,
