@@ -17,6 +17,7 @@ import lab
 from lab.arguments import Arguments, parse
 from lab.errors import BadInput, Interrupted, LabError
 from lab.interrupt import Interruption, interruptible
+from lab.memory import is_out_of_memory
 from lab.settings import suggest
 from lab.threads import set_threads
 
@@ -202,7 +203,7 @@ def _classify(error: BaseException, interruption: Interruption) -> tuple[int, st
     first_line = (str(cause).strip() or "(no message)").splitlines()[0]
     if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
         return 3, f"the disk is full ({first_line}); free some space, or set runs_dir to a larger disk"
-    if _is_out_of_memory(cause):
+    if is_out_of_memory(cause):
         return 3, (
             f"out of memory ({first_line}); lower the batch (prompts, rollouts, micro-batch, replicates), "
             "the response length or the size of the policy"
@@ -223,12 +224,6 @@ def _is_config_error(error: BaseException) -> bool:
     if isinstance(error, ValueError) and "Config group override" in str(error):  # Hydra's, for group=null
         return True
     return isinstance(error, (HydraException, OmegaConfBaseException, YAMLError))
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    text = str(error).lower()
-    refused = isinstance(error, OSError) and error.errno == errno.ENOMEM
-    return isinstance(error, MemoryError) or refused or "out of memory" in text or "allocate memory" in text
 
 
 @contextmanager

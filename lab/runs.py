@@ -30,6 +30,7 @@ RUN_CONTROL_KEYS = (
     "resume",
     "clean",
     "dry_run",
+    "stop_after_minutes",
     "threads",
     "workers",
     "logger",

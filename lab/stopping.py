@@ -1,14 +1,29 @@
-"""While a run trains, SIGTERM and Ctrl-C are held back until the step is done, so that it can save."""
+"""When a run stops: while it trains, SIGTERM and Ctrl-C are held back until the step is done, so that it can save."""
 
 from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 from lab.errors import Interrupted
+
+
+class TimeLimit:
+    """Whether the minutes that a process was given are over, counted from when this was made.
+
+    Args:
+        minutes: None for no limit.
+    """
+
+    def __init__(self, minutes: float | None = None) -> None:
+        self._ends = None if minutes is None else time.monotonic() + 60 * minutes
+
+    def __call__(self) -> bool:
+        return self._ends is not None and time.monotonic() >= self._ends
 
 
 class StopRequest:

@@ -15,6 +15,7 @@ from lab.settings import build, choose, option_name, require
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
+    import torch
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,19 @@ class TrainerSettings:
     """Kind of device."""
     devices: int
     """Number of devices."""
-    strategy: Literal["auto", "ddp"]
+    strategy: Literal["auto", "ddp", "fsdp"]
     """`auto` is one process; `ddp` one for each device, each with the whole model and its share of the prompts."""
     precision: Literal["32-true", "bf16-mixed"]
     """Lightning's precision: float32 throughout, or bfloat16 arithmetic on float32 master weights."""
 
     def __post_init__(self) -> None:
+        require(
+            self.strategy != "fsdp",
+            "strategy",
+            "fsdp cuts the weights up, and rollouts, recorder and checkpoints of a run read whole ones; use ddp, which "
+            "keeps the whole model on each device, with policy.gradient_checkpointing=true and a small "
+            "objective.micro_batch_prompts where memory is short",
+        )
         require(self.devices >= 1, "devices", f"must be at least 1, got {self.devices}")
         require(
             self.devices == 1 or self.strategy == "ddp",
@@ -125,6 +133,22 @@ def build_logger_settings(node: Mapping[str, Any], key: str = "logger") -> Logge
     return settings
 
 
+def torch_device(settings: TrainerSettings) -> torch.device:
+    """Return the (first) device that a run is computed on.
+
+    Raises:
+        BadInput: a GPU is asked for where there is none, or more than there are.
+    """
+    import torch
+
+    if settings.accelerator == "cpu":
+        return torch.device("cpu")
+    found = torch.cuda.device_count()
+    if found < settings.devices:
+        raise BadInput(f"trainer.devices: {settings.devices} GPU asked for, {found} found; use trainer=cpu")
+    return torch.device("cuda", 0)
+
+
 def build_trainer(
     settings: TrainerSettings, loggers: list[Any], callbacks: list[Any], directory: Path
 ) -> pl.Trainer:
@@ -134,13 +158,8 @@ def build_trainer(
         BadInput: a GPU is asked for where there is none.
     """
     import pytorch_lightning as pl
-    import torch
 
-    if settings.accelerator == "gpu" and torch.cuda.device_count() < settings.devices:
-        raise BadInput(
-            f"trainer.devices: {settings.devices} GPU asked for, {torch.cuda.device_count()} found; "
-            "use trainer=cpu"
-        )
+    torch_device(settings)
     for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="pytorch_lightning")

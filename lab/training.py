@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,8 @@ import numpy as np
 
 from lab.errors import BadInput
 from lab.files import require_free_space
+from lab.follow_up.settings import FollowUpSettings, build_follow_up_settings
+from lab.memory import naming_what_to_lower
 from lab.objectives import OBJECTIVES, ObjectiveSettings, SyntheticSettings, build_objective_settings
 from lab.objectives.settings import EvaluationSettings, GenerationSettings, ProbeSettings
 from lab.objectives.synthetic_settings import build_cells
@@ -24,6 +27,7 @@ from lab.process import peak_memory_mb
 from lab.regrounding.settings import RegroundingSettings, build_regrounding_settings
 from lab.runs import Run
 from lab.settings import Invalid, build, whole_number
+from lab.stopping import TimeLimit
 from lab.tasks import Task, build_task
 from lab.trainer import LoggerSettings, TrainerSettings, build_logger_settings, build_trainer
 from lab.trajectory.settings import RecorderSettings
@@ -63,6 +67,8 @@ class TrainSettings:
     trainer: TrainerSettings
     logger: LoggerSettings
     regrounding: RegroundingSettings
+    follow_up: FollowUpSettings | None
+    """What is done with the run once it is trained; None where nothing is."""
 
 
 GROUPS = (
@@ -104,6 +110,7 @@ def build_train_settings(config: Mapping[str, Any], objective_key: str = "object
         trainer=build(TrainerSettings, config["trainer"], "trainer"),
         logger=build_logger_settings(config["logger"]),
         regrounding=build_regrounding_settings(config.get("regrounding", {"name": NONE})),
+        follow_up=build_follow_up_settings(config.get("follow_up")),
         **groups(config, objective.name),
     )
     if isinstance(settings.policy, ScratchSettings) and settings.generation is not None:
@@ -115,6 +122,8 @@ def build_train_settings(config: Mapping[str, Any], objective_key: str = "object
             )
     if isinstance(objective, SyntheticSettings):
         _check_synthetic(settings)
+    if settings.follow_up is not None:
+        settings.follow_up.check(settings)
     try:
         objective.check_processes(settings.trainer.devices)
     except Invalid as error:
@@ -206,22 +215,45 @@ def build_objective(settings: TrainSettings) -> Objective:
     return objective
 
 
-def train(settings: TrainSettings, run: Run, title: str) -> dict[str, Any]:
-    """Train, record, store and summarise one run; resume it where it was left.
+def train(
+    settings: TrainSettings, run: Run, title: str, time_limit: TimeLimit | None = None
+) -> dict[str, Any]:
+    """Train, record, store and summarise one run, and do what follows on it; resume it where it was left.
 
     Args:
         settings: what to train.
         run: the run directory, held by this process.
         title: what the progress bar says.
+        time_limit: of this process; None for none.
 
     Returns:
-        the summary that was written: pass rate at start and end, steps, wall-clock, peak memory.
+        the summary that was written: pass rate at start and end, steps, wall-clock, peak memory, and what followed.
 
     Raises:
         BadInput: something cannot be loaded, or the disk is too small.
-        RunFailed: NaN or infinite loss; the last good checkpoint is kept.
-        Interrupted: SIGTERM or Ctrl-C; saved, to be resumed.
+        RunFailed: NaN or infinite loss, or out of memory; the last good checkpoint is kept.
+        Interrupted: SIGTERM, Ctrl-C or the time limit; saved, to be resumed.
     """
+    time_limit = time_limit or TimeLimit()
+    with naming_what_to_lower(settings):
+        if settings.follow_up is None:
+            summary = _train(settings, run, title, time_limit)
+        else:
+            from lab.follow_up.follow_up import Trained
+            from lab.follow_up.pieces import Pieces
+            from lab.follow_up.run import follow_up
+
+            pieces = Pieces(run.path / "follow_up", time_limit)
+            trained = pieces.get("training", lambda: _train(settings, run, title, time_limit))
+            gc.collect()  # module and trainer hold each other, and with them weights and moments
+            summary = follow_up(Trained(settings, run.path, pieces), trained)
+    run.write_summary(summary)
+    run.finish()
+    return summary
+
+
+def _train(settings: TrainSettings, run: Run, title: str, time_limit: TimeLimit) -> dict[str, Any]:
+    """Train what is left, write the store, and return the summary; see `train`."""
     import torch
 
     from lab.provenance import provenance
@@ -231,7 +263,7 @@ def train(settings: TrainSettings, run: Run, title: str) -> dict[str, Any]:
 
     started = time.perf_counter()
     with other_ranks(run, settings.trainer.devices):
-        module = fit(settings, run, title)
+        module = fit(settings, run, title, time_limit)
     objective = module.objective
     attributes = {
         **provenance(),
@@ -249,7 +281,7 @@ def train(settings: TrainSettings, run: Run, title: str) -> dict[str, Any]:
     tree = merge(run.path / RECORDS, attributes)
     write_store(tree, run.path / FILE_NAME)
     pass_rate = _pass_rates(tree)
-    summary = {
+    return {
         "objective": settings.objective.name,
         "twin": settings.twin,
         "steps": module.step,
@@ -261,12 +293,9 @@ def train(settings: TrainSettings, run: Run, title: str) -> dict[str, Any]:
         "peak_rss_mb": peak_memory_mb(),
         "result": _result_line(settings, pass_rate),
     }
-    run.write_summary(summary)
-    run.finish()
-    return summary
 
 
-def fit(settings: TrainSettings, run: Run, title: str) -> LabModule:
+def fit(settings: TrainSettings, run: Run, title: str, time_limit: TimeLimit | None = None) -> LabModule:
     """Train one run, or this process's share of it, recording into the run directory; see `train`.
 
     Raises:
@@ -287,8 +316,9 @@ def fit(settings: TrainSettings, run: Run, title: str) -> LabModule:
     objective.check(draw)
     _require_space(settings, objective, run)
     module = LabModule(objective, settings.optimizer, draw, settings.steps, _steps_per_batch(settings))
+    over = time_limit or TimeLimit()
     with stop_after_step() as stop:
-        recorder = Recorder(settings.recorder, run.path, stop)
+        recorder = Recorder(settings.recorder, run.path, lambda: stop() or over())
         regrounding = build_callback(settings.regrounding, module)
         # Re-grounding first: the recorder sees, and saves, the weights after a jump.
         kept = [recorder] if regrounding is None else [regrounding, recorder]
@@ -329,6 +359,8 @@ def _require_space(settings: TrainSettings, objective: Objective, run: Run) -> N
     resume = (
         2 * copies * weights
     )  # with two moments and what re-grounding keeps; the new file beside the old one
+    if settings.follow_up is not None and settings.follow_up.extrapolation is not None:
+        checkpoints += 1  # an extrapolated model, while it is evaluated
     needed = (_recorded_points(settings) + 1) * _bytes_per_record(settings) + checkpoints * weights + resume
     require_free_space(run.path, needed, "this run")
 
@@ -344,6 +376,8 @@ def estimate(settings: TrainSettings) -> dict[str, Any]:
     }
     if isinstance(settings.objective, SyntheticSettings):
         found["memory_mb_at_most"] = synthetic_memory(settings) / 1024**2
+    if settings.follow_up is not None and settings.follow_up.extrapolation is not None:
+        found["follow_up_completions_at_most"] = settings.follow_up.extrapolation.completions
     return found
 
 

@@ -81,7 +81,7 @@ def test_two_processes_give_the_trajectory_of_one_up_to_rounding(
     [
         (["trainer.devices=2"], "trainer.strategy"),
         (["trainer.devices=3", "trainer.strategy=ddp"], "objective.prompts"),
-        (["trainer.strategy=fsdp"], "trainer.strategy: unknown 'fsdp'"),
+        (["trainer.strategy=fsdp"], "trainer.strategy: fsdp cuts the weights up"),
     ],
 )
 def test_what_cannot_be_shared_is_refused(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from lab.linearity import Curves
 from lab.measurement import Measurement
 
 _BINS = np.linspace(0, 1, 26)
+_LETTERS_AN_INCH = 14  # at 9 points
 _COLOURS = {"rl": BLUE, "sft": ORANGE, "twin": GREEN}
 
 
@@ -44,7 +46,7 @@ def r_squared_histogram(runs: Mapping[str, Measurement], kind: str, note: str) -
             data |= {f"{label}_density": measured_density, f"{label}_walk": walk, f"{label}_matched": matched}
         axes[0].set_ylabel("density")
         axes[0].legend(loc="upper left")
-        figure.suptitle(f"{kind}: {note}", fontsize=9)
+        _head(figure, f"{kind}: {note}")
     return figure, data
 
 
@@ -89,7 +91,7 @@ def example_paths(runs: Mapping[str, Measurement], kind: str, note: str) -> tupl
             axis.set(xlabel="step", title=_name(label))
             axis.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
         axes[0].set_ylabel(f"change of {'a weight' if kind == 'weights' else 'a log-prob (nats)'}")
-        figure.suptitle(f"{kind}, dotted: least-squares line; {note}", fontsize=9)
+        _head(figure, f"{kind}, dotted: least-squares line; {note}")
     return figure, data
 
 
@@ -114,8 +116,13 @@ def skill_by_horizon(runs: Mapping[str, Measurement], kind: str, note: str) -> t
         axes[0].set_ylim(max(low, -2.0), min(max(high, 0.2), 1.05))
         axes[0].set_ylabel("skill (0: hold last)")
         axes[0].legend()
-        figure.suptitle(f"{kind}: forecast skill against persistence; {note}", fontsize=9)
+        _head(figure, f"{kind}: forecast skill against persistence; {note}")
     return figure, data
+
+
+def _head(figure: Figure, text: str) -> None:
+    """Write the heading over all panels, in as many lines as it takes at this width."""
+    figure.suptitle(textwrap.fill(text, int(_LETTERS_AN_INCH * figure.get_figwidth())), fontsize=9)
 
 
 def _density(values: np.ndarray) -> np.ndarray:

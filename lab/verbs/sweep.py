@@ -74,6 +74,10 @@ def _own_keys(resolved: dict[str, Any]) -> tuple[str, Launcher, int]:
         whole_number(resolved["add_trials"], "add_trials", least=1)
     if resolved["storage"] is not None and not isinstance(resolved["storage"], str):
         raise BadInput("storage: expected a database URL or null")
+    if resolved["stop_after_minutes"] is not None:
+        raise BadInput(
+            "stop_after_minutes: ends one training run; end a sweep with Ctrl-C or SIGTERM, the same command goes on"
+        )
     workers = whole_number(resolved["workers"], "workers", least=1)
     return action, build_launcher(resolved["launcher"]), workers
 

@@ -12,10 +12,13 @@ from rich.table import Table
 from lab.errors import BadInput
 from lab.runs import RunSettings, open_run
 from lab.settings import build, suggest
+from lab.stopping import TimeLimit
 from lab.training import GROUPS, build_train_settings, estimate, train
 
 RUN_KEYS = ("name", "runs_dir", "resume", "clean")
-KEYS = (*RUN_KEYS, "seed", "threads", "dry_run", "steps", "twin", *GROUPS, "regrounding")
+_OWN = ("seed", "threads", "dry_run", "stop_after_minutes", "steps", "twin", "regrounding", "follow_up")
+KEYS = (*RUN_KEYS, *_OWN, *GROUPS)
+_PRINTED_APART = ("result", "cells", "weights", "logprobs", "extrapolation", "follow_up_s")
 
 
 def run(config: DictConfig) -> str:
@@ -26,15 +29,20 @@ def run(config: DictConfig) -> str:
     """
     resolved: Any = OmegaConf.to_container(config, resolve=True)
     refuse_unread_keys(resolved, KEYS)
+    time_limit = _time_limit(resolved["stop_after_minutes"])
     settings = build_train_settings(resolved)
     if is_dry_run(resolved):
         print_table(estimate(settings))
         return "dry run: nothing was computed"
     with open_run(run_settings(resolved, "train"), resolved) as held:
-        summary = train(settings, held, title=settings.objective.name)
-        print_table({key: value for key, value in summary.items() if key not in ("result", "cells")})
+        summary = train(settings, held, settings.objective.name, time_limit)
+        print_table({key: value for key, value in summary.items() if key not in _PRINTED_APART})
         if "cells" in summary:
             _print_cells(summary["cells"])
+        if "weights" in summary:
+            _print_measured(summary)
+        if "extrapolation" in summary:
+            _print_extrapolated(summary["extrapolation"])
         return f"{held.path}: {summary['result']}"
 
 
@@ -49,6 +57,47 @@ def _print_cells(cells: list[dict[str, Any]]) -> None:
         shown = ("" if number is None else f"{number:.3f}" for number in numbers)
         table.add_row(label, f"{cell['learning_rate']:.3g}", *shown)
     Console().print(table)
+
+
+def _print_measured(summary: dict[str, Any]) -> None:
+    """Print a row for each kind of path that was measured."""
+    columns = {"r2_median": "median R²", "null_r2_median": "of chance", "null_p_value": "sign-flip p"}
+    columns |= {"skill": "skill, two-point", "skill_damped": "damped", "damping": "damping"}
+    table = Table("", *columns.values())
+    for kind in ("weights", "logprobs"):
+        if kind in summary:
+            table.add_row(kind, *(_shown(summary[kind][key]) for key in columns))
+    Console().print(table)
+
+
+def _print_extrapolated(found: dict[str, Any]) -> None:
+    """Print a row for each method and target, and for what it is compared with."""
+    standing = found["persistence"]
+    table = Table("model", "step", "pass rate", "±", "over standing still", "low", "high")
+    table.add_row("standing still", str(standing["step"]), *_rate(standing))
+    for target in found["targets"]:
+        rows = {} if target["actual"] is None else {"trained on": target["actual"]}
+        for name, score in (rows | target["methods"]).items():
+            gap = score["over_persistence"] or {}
+            numbers = [gap.get(key) for key in ("estimate", "low", "high")]
+            table.add_row(name, str(target["step"]), *_rate(score), *map(_shown, numbers))
+    Console().print(table)
+
+
+def _rate(score: dict[str, Any]) -> tuple[str, str]:
+    return _shown(score["pass_rate"]), _shown(score["interval_half_width"])
+
+
+def _shown(number: float | None) -> str:
+    return "–" if number is None or number != number else f"{number:.3f}"
+
+
+def _time_limit(minutes: Any) -> TimeLimit:
+    """Return the limit of this process, from now on, that `stop_after_minutes` asks for."""
+    known = minutes is None or (isinstance(minutes, (int, float)) and not isinstance(minutes, bool))
+    if not known or (minutes is not None and not 0 < minutes < float("inf")):
+        raise BadInput(f"stop_after_minutes: expected a positive number or null, got {minutes!r}")
+    return TimeLimit(minutes)
 
 
 def run_settings(resolved: dict[str, Any], verb: str) -> RunSettings:
