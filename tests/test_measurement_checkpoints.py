@@ -12,7 +12,13 @@ import pytest
 
 from lab.checkpoints import measurement as module
 from lab.checkpoints.collection import Collection
-from lab.checkpoints.measurement import adjust, measure_checkpoints, selected_counts, sum_products
+from lab.checkpoints.measurement import (
+    adjust,
+    measure_checkpoints,
+    selected_counts,
+    spacing_is_safe,
+    sum_products,
+)
 from lab.errors import BadInput, Interrupted
 from lab.linearity import forecast_skill, get_protocol, measure_trajectory, r_squared, summarise
 from lab.measure_settings import CheckpointSettings
@@ -166,6 +172,17 @@ def test_close_checkpoints_are_not_tested_and_far_ones_are() -> None:
     assert found["tensors"]["r2"] == {"tested": 0, "significant": 0}
     for changed in ({"updates_per_step": 20}, {"beta1": 0.0}, {"beta1": 0.5, "updates_per_step": 4}):
         assert measure_checkpoints(near, settings(**changed)).numbers["weights"]["null_p_value"] is not None
+
+
+@pytest.mark.parametrize(
+    ("beta1", "updates_per_step", "least"),
+    [(0.9, 1, 200), (0.9, 4, 50), (0.95, 1, 400), (0.8, 1, 100), (0.99, 8, 250)],
+)
+def test_a_spacing_that_is_just_enough_is_safe(beta1: float, updates_per_step: int, least: int) -> None:
+    """20 / (1 - beta1) updates, exactly: 1 - .9 is a hair below .1 in binary, which shall not decide."""
+    how = settings(beta1=beta1, updates_per_step=updates_per_step)
+    assert spacing_is_safe(np.arange(5.0) * least, how)
+    assert not spacing_is_safe(np.arange(5.0) * (least - 1), how)
 
 
 def test_without_nulls_the_statistics_are_the_same() -> None:

@@ -44,24 +44,35 @@ def apply_combination(
         [element], of the type of `values`.
     """
     with np.errstate(over="ignore", invalid="ignore"):
-        return apply_in_place(values.copy(), combination, reference)
+        return Combiner(combination, reference, values.dtype).in_place(values.copy())
 
 
-def apply_in_place(
-    values: NDArray[np.floating], combination: FloatArray, reference: int = -1
-) -> NDArray[np.floating]:
-    """As `apply_combination`, without a copy: row `reference` of `values` becomes the result, others are lost."""
-    count = len(values)
-    reference %= count
-    moved = [row for row in range(count) if row != reference and combination[row] != 0]
-    factors = combination.astype(values.dtype)
-    factors[reference] = 1.0
-    base = values[reference]
-    for row in moved:
-        np.subtract(values[row], base, out=values[row])
-    if len(moved) == 1:  # each operation rounded by itself, as written in the formula
-        np.multiply(values[moved[0]], factors[moved[0]], out=values[moved[0]])
-        np.add(base, values[moved[0]], out=base)
-    elif moved:
-        base[:] = factors @ values
-    return base
+class Combiner:
+    """The weights of one forecast, made ready for many blocks of values; see `apply_combination`.
+
+    Args:
+        combination: [checkpoint], sums to one.
+        reference: the checkpoint from which the forecast is computed.
+        dtype: of the values, and of the arithmetic.
+    """
+
+    def __init__(
+        self, combination: FloatArray, reference: int = -1, dtype: np.typing.DTypeLike = np.float32
+    ) -> None:
+        self._reference = reference % len(combination)
+        self._moved = [row for row in np.flatnonzero(combination).tolist() if row != self._reference]
+        self._factors = combination.astype(dtype)
+        self._factors[self._reference] = 1.0
+
+    def in_place(self, values: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Return the forecast in the row of the reference of `values` [checkpoint, element]; other rows are lost."""
+        base = values[self._reference]
+        for row in self._moved:
+            np.subtract(values[row], base, out=values[row])
+        if len(self._moved) == 1:  # each operation rounded by itself, as written in the formula
+            only = values[self._moved[0]]
+            np.multiply(only, self._factors[self._moved[0]], out=only)
+            np.add(base, only, out=base)
+        elif self._moved:
+            base[:] = self._factors @ values
+        return base

@@ -13,6 +13,8 @@ _LARGEST = {"float32": 0x7F7FFFFF, "bfloat16": 0x7F7F7FFF, "float16": 0x477FEFFF
 """Bits of the largest float32 that rounds to a finite number: half a unit above the type's largest is the first
 that does not (3.3961776e38 in bfloat16, 65520 in float16), since a tie goes to even, which is infinity here."""
 
+_LOWER_BITS, _LAST_BIT, _JUST_UNDER_HALF = np.uint32(16), np.uint32(1), np.uint32(0x7FFF)
+
 LARGEST_FINITE = {"float32": 3.4028235e38, "bfloat16": 3.3895314e38, "float16": 65504.0}
 
 
@@ -21,12 +23,23 @@ def largest_storable(dtype: str) -> np.float32:
     return np.uint32(_LARGEST[dtype]).view(np.float32)
 
 
+_LIMITS = {dtype: largest_storable(dtype) for dtype in STORED_TYPES}
+_SAFE_SQUARES = {
+    dtype: min(0.999 * float(limit) ** 2, float(largest_storable("float32")))
+    for dtype, limit in _LIMITS.items()
+}
+"""Rounding is monotone, so a sum of squares, in whatever order it was added up, is at least its largest term up to that
+term's own rounding: one below this bound leaves no element beyond the limit."""
+
+
 def first_unstorable(values: np.ndarray, dtype: str) -> int | None:
     """Return the first float32 element that is not finite, or would not be as `dtype`; None where all are."""
     if len(values) == 0:
         return None
-    largest = largest_storable(dtype)
-    with np.errstate(invalid="ignore"):  # of a NaN, which neither comparison lets through
+    largest = _LIMITS[dtype]
+    with np.errstate(over="ignore", invalid="ignore"):  # of a NaN, which no comparison lets through
+        if np.dot(values, values) <= _SAFE_SQUARES[dtype]:  # one pass, which is enough nearly always
+            return None
         if values.max() <= largest and values.min() >= -largest:
             return None
         return int(np.argmin(np.abs(values) <= largest))
@@ -49,9 +62,9 @@ class Narrower:
             return
         # bfloat16 is the upper half: add just under half a unit, and one more where the last kept bit is odd.
         source, bits = values.view(np.uint32), self._bits[: len(values)]
-        np.right_shift(source, np.uint32(16), out=bits)
-        np.bitwise_and(bits, np.uint32(1), out=bits)
-        np.add(bits, np.uint32(0x7FFF), out=bits)
+        np.right_shift(source, _LOWER_BITS, out=bits)
+        np.bitwise_and(bits, _LAST_BIT, out=bits)
+        np.add(bits, _JUST_UNDER_HALF, out=bits)
         np.add(bits, source, out=bits)
-        np.right_shift(bits, np.uint32(16), out=bits)
+        np.right_shift(bits, _LOWER_BITS, out=bits)
         np.copyto(out, bits, casting="unsafe")  # two plain passes take less time than one that converts

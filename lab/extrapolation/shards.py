@@ -125,8 +125,14 @@ class ShardWriter:
         self._write(data, self._offsets[name] + offset)
 
     def flush(self) -> None:
-        """Wait until what was written so far is on the disk; other threads may write meanwhile."""
-        os.fsync(self._descriptor)
+        """Wait until what was written so far is on the disk; other threads may write meanwhile.
+
+        Raises:
+            OSError: the disk is full or fails.
+        """
+        getattr(os, "fdatasync", os.fsync)(
+            self._descriptor
+        )  # The file's size and times can wait until the end.
 
     def __enter__(self) -> ShardWriter:
         return self

@@ -17,14 +17,14 @@ from typing import NoReturn
 import numpy as np
 
 from lab.errors import BadInput
-from lab.extrapolation.combination import apply_in_place
+from lab.extrapolation.combination import Combiner
 from lab.extrapolation.extrapolator import Extrapolator, State
 from lab.extrapolation.rounding import ITEM_SIZES, LARGEST_FINITE, STORED_TYPES, Narrower, first_unstorable
 from lab.extrapolation.shards import Entry, ShardWriter, plan_shards, weight_entry, write_index
 from lab.trajectory.readers import ModelSeries, require_finite
 from lab.trajectory.series import TensorInfo
 
-SLICE_BYTES = 2**22
+SLICE_BYTES = 2**21
 """float32 of all checkpoints that are read at a time: long enough for calls to cost little."""
 
 BLOCK = 2**16
@@ -151,6 +151,7 @@ def write_weights(
     for file, entries in plan.shards.items():
         with ShardWriter(directory / file, entries) as shard, threads(workers) as pool, threads(1) as flusher:
             pending: list[Future[int]] = []
+            flushed: list[Future[None]] = []
             for entry in entries:
                 if entry.name in plan.others:
                     shard.write(entry.name, 0, plan.others[entry.name])
@@ -167,7 +168,9 @@ def write_weights(
                 unflushed += written
                 if unflushed >= FLUSH_BYTES:
                     unflushed = 0
-                    flusher.submit(shard.flush)
+                    flushed.append(flusher.submit(shard.flush))
+            for flush in flushed:  # The system reports a failed write once, to whoever asks first.
+                flush.result()
     write_index(directory, plan.shards)
     return read
 
@@ -183,6 +186,7 @@ class Forecaster:
     def __init__(self, series: ModelSeries, plan: Plan, target: float, length: int) -> None:
         self._series, self._plan, self._target, self._length = series, plan, target, length
         self._scratch = threading.local()
+        self._combiners: dict[str, tuple[Combiner, int]] = {}
 
     def write_slice(self, shard: ShardWriter, written_as: str, name: str, start: int) -> int:
         """Write the forecast of elements from `start` of a tensor and return its bytes.
@@ -197,21 +201,30 @@ class Forecaster:
             scratch.halves = np.empty(self._length, dtype=np.uint16)
             scratch.narrower = Narrower(BLOCK)
         dtype, count = plan.dtypes[name], min(self._length, series.tensors[name].size - start)
-        combination, reference = plan.combinations[name][plan.rows], plan.rows.index(plan.references[name])
+        combiner, reference = self._combiner(name)
         values = scratch.buffer[: rows * count].reshape(rows, count)
         series.read_into(name, start, start + count, values)
-        for begin in range(0, count, BLOCK):
-            block = slice(begin, min(begin + BLOCK, count))
-            with np.errstate(over="ignore", invalid="ignore"):
-                forecast = apply_in_place(values[:, block], combination, reference)
-            bad = first_unstorable(forecast, dtype)
-            if bad is not None:
-                self._refuse(name, start + begin + bad, float(forecast[bad]), dtype)
-            if dtype != "float32":
-                scratch.narrower.narrow(forecast, dtype, scratch.halves[block])
+        with np.errstate(over="ignore", invalid="ignore"):
+            for begin in range(0, count, BLOCK):
+                block = slice(begin, min(begin + BLOCK, count))
+                forecast = combiner.in_place(values[:, block])
+                bad = first_unstorable(forecast, dtype)
+                if bad is not None:
+                    self._refuse(name, start + begin + bad, float(forecast[bad]), dtype)
+                if dtype != "float32":
+                    scratch.narrower.narrow(forecast, dtype, scratch.halves[block])
         stored = values[reference] if dtype == "float32" else scratch.halves[:count]
         shard.write(written_as, start * ITEM_SIZES[dtype], stored)
         return int(stored.nbytes)
+
+    def _combiner(self, name: str) -> tuple[Combiner, int]:
+        """Return what combines the rows that are read of a tensor, and the row in which the forecast comes to lie."""
+        found = self._combiners.get(name)
+        if found is None:
+            reference = self._plan.rows.index(self._plan.references[name])
+            found = Combiner(self._plan.combinations[name][self._plan.rows], reference), reference
+            self._combiners[name] = found  # Two threads may both have made it; they are the same.
+        return found
 
     def _refuse(self, name: str, element: int, value: float, dtype: str) -> NoReturn:
         """Say whether a weight that was read or its forecast cannot be stored."""

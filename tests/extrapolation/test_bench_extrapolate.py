@@ -29,9 +29,9 @@ def peers(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    names = ("mlp.up_proj", "self_attn.q_proj")
-    tensors = {"model.embed_tokens.weight": (16, 18)} | {
-        f"model.layers.0.{name}.weight": (24, 18) for name in names
+    rows = {"mlp.up_proj": 24, "self_attn.q_proj": 128, "self_attn.k_proj": 64}
+    tensors = {"model.embed_tokens.weight": (16, 128)} | {
+        f"model.layers.0.{name}.weight": (count, 128) for name, count in rows.items()
     }
     monkeypatch.setattr(extrapolate, "shapes", lambda weights: tensors)
 

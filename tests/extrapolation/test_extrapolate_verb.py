@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -270,6 +271,24 @@ def test_memory_does_not_grow_with_the_tensors(make: Make, monkeypatch: pytest.M
     assert sum(longest) == 2 * 4 * sum(info.size for info in series.tensors.values())
 
 
+def test_a_write_that_failed_in_between_is_not_forgotten(
+    lab: Lab, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system reports a failed write once: waiting again at the end would succeed."""
+    failures = [OSError(errno.EIO, "Input/output error")]
+
+    def flush(self: object) -> None:
+        if failures:
+            raise failures.pop()
+
+    source = make()
+    monkeypatch.setattr(write_model, "FLUSH_BYTES", 1)
+    monkeypatch.setattr(ShardWriter, "flush", flush)
+    outcome = lab("extrapolate", f"checkpoints={source}", "target=900", "output=out")
+    assert outcome.code == 3 and "Input/output error" in outcome.err
+    assert not failures and not (tmp_path / "out").exists()
+
+
 def test_dry_run_writes_nothing(lab: Lab, make: Make, tmp_path: Path) -> None:
     source = make()
     outcome = lab("extrapolate", f"checkpoints={source}", "target=900", "dry_run=true")
@@ -392,8 +411,6 @@ def test_no_room_on_the_disk(lab: Lab, make: Make, tmp_path: Path, monkeypatch: 
 def test_a_disk_that_fills_up_meanwhile(
     lab: Lab, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import errno
-
     written: list[str] = []
 
     def fail(shard: ShardWriter, name: str, offset: int, data: Any) -> None:

@@ -54,3 +54,15 @@ def test_every_kind_of_nan_is_found(dtype: str) -> None:
 
 def test_nothing_is_storable() -> None:
     assert first_unstorable(np.empty(0, dtype=np.float32), "bfloat16") is None
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_many_large_numbers_hide_none_that_is_too_large(dtype: str, sign: int) -> None:
+    """Sums over the elements overflow long before any of them does."""
+    largest = largest_storable(dtype)
+    values = np.random.default_rng(1).uniform(-1, 1, 70_000).astype(np.float32) * largest
+    assert first_unstorable(values, dtype) is None
+    values[[5, 69_999]] = sign * np.float32((largest.view(np.uint32) + np.uint32(1)).view(np.float32))
+    assert first_unstorable(values, dtype) == 5
+    assert first_unstorable(values[6:-1], dtype) is None

@@ -27,6 +27,7 @@ from lab.linearity.streaming import (
     TensorStatistics,
     Workspace,
     equivalent_path,
+    neighbour_cosine,
     quantiles,
     rank_one_shares,
     scan,
@@ -147,6 +148,32 @@ def test_constant_elements_are_counted_and_left_out() -> None:
     assert found["counts"].sum() == 750
 
 
+@pytest.mark.parametrize("first", [0.0, 1e-12, 9e-8, 1.1e-7, 0.02, 3.0])
+def test_an_element_that_moves_by_one_place_is_not_constant(first: float) -> None:
+    """The smallest move there is, at any size of the weight, among elements that do not move at all."""
+    values = np.full((14, 600), first, np.float32)
+    moved = np.arange(0, 600, 7)
+    values[5:, moved] = np.nextafter(np.float32(first), np.float32(-1))
+    found = run(values)
+    expected = r_squared(values[:, moved].astype(np.float64), STEPS)
+    assert found["tally"].tolist() == [600, 600, 600 - len(moved)]
+    assert np.flatnonzero(found["counts"]).tolist() == sorted({int(each * BINS) for each in expected})
+
+
+@pytest.mark.parametrize("elements", [1, 63, 1000, 16_385, 70_000])
+def test_strips_and_blocks_of_any_length(elements: int) -> None:
+    """Counts and products do not depend on where strips and blocks are cut."""
+    values = walk(20, elements, drift=0.3)
+    found, wide = run(values), values.astype(np.float64)
+    exact = np.histogram(np.minimum(r_squared(wide, STEPS), 1 - 1e-12), bins=BINS, range=(0, 1))[0]
+    assert found["counts"].sum() == elements
+    assert np.abs(np.cumsum(found["counts"]) - np.cumsum(exact)).max() <= 1 + 1e-3 * elements
+    increments = np.diff(wide, axis=0)
+    np.testing.assert_allclose(
+        found["products"], increments @ increments.T, rtol=2e-6, atol=1e-6 * elements * 1e-6
+    )
+
+
 def test_a_perfect_line_is_in_the_last_bin() -> None:
     found = run(np.repeat((STEPS / 50).astype(np.float32)[:, None], 8, axis=1))
     assert found["counts"][-1] == 8 and found["tally"][2] == 0
@@ -173,7 +200,7 @@ def test_the_number_of_threads_changes_nothing(checkpoints: int, monkeypatch: py
     import lab.linearity.streaming.one_pass as module
 
     monkeypatch.setattr(module, "_BLOCK_VALUES", 2**12)
-    monkeypatch.setattr(module, "_SLICES_OF_A_TASK", 2)
+    monkeypatch.setattr(module, "_BLOCKS_OF_A_TASK", 2)
     rng = np.random.default_rng(7)
     series = Tensors(
         **{name: rng.normal(size=(checkpoints, size)).astype(np.float32) for name, size in SIZES.items()}
@@ -327,6 +354,14 @@ def test_p_values_of_noise_have_their_size() -> None:
         ]
         rejected += judge(Selection("w", 40), states)["p_values"] <= 0.1
     assert (np.abs(rejected / runs - 0.1) < 4 * np.sqrt(0.1 * 0.9 / runs)).all()
+
+
+def test_the_cosine_of_neighbours_is_the_lag_cosine_at_one() -> None:
+    values = walk(21, 500, drift=0.4).astype(np.float64)
+    increments = np.diff(values, axis=0)
+    assert neighbour_cosine(increments @ increments.T) == pytest.approx(lag_cosine(values, STEPS, [1])[0])
+    assert neighbour_cosine(np.ones((2, 2))) == 1.0
+    assert np.isnan(neighbour_cosine(np.zeros((5, 5)))) and np.isnan(neighbour_cosine(np.diag([1.0, 0.0])))
 
 
 # ---- low rank ------------------------------------------------------------------------------------------

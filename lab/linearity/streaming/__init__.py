@@ -9,7 +9,7 @@ of a fixed sample. To add a statistic: a file with an accumulator, and its place
 from lab.linearity.streaming.accumulator import Accumulator, State
 from lab.linearity.streaming.block import Block, NotFinite, Workspace
 from lab.linearity.streaming.histogram import BINS, COARSE_BINS, quantiles, share_above, summarise_counts
-from lab.linearity.streaming.increment_products import IncrementProducts, equivalent_path
+from lab.linearity.streaming.increment_products import IncrementProducts, equivalent_path, neighbour_cosine
 from lab.linearity.streaming.low_rank import RankOneShare, rank_one_shares
 from lab.linearity.streaming.one_pass import Selection, scan
 from lab.linearity.streaming.r_squared_counts import RSquaredCounts
@@ -34,6 +34,7 @@ __all__ = [
     "TensorStatistics",
     "Workspace",
     "equivalent_path",
+    "neighbour_cosine",
     "quantiles",
     "rank_one_shares",
     "scan",

@@ -1,4 +1,4 @@
-"""Inner products of increments, summed over blocks, and the small path that stands in for a whole model.
+"""Inner products of increments, summed over strips, and the small path that stands in for a whole model.
 
 See `lab.linearity.products`: forecast skill, damping, lag cosine, split-half and low-rank shares, and all their
 sign flips, are functions of K[j, l] = <increment j, increment l>.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from lab.linearity.checks import FloatArray
+from lab.linearity.products import ratio
 from lab.linearity.streaming.accumulator import State
 from lab.linearity.streaming.block import Block
 
@@ -16,9 +17,9 @@ _SMALLEST_TRACE = 1e-28  # Below it, squares of float32 increments lose digits o
 
 
 class IncrementProducts:
-    """K of a tensor: float32 products within a block of some thousand elements, float64 sums over blocks.
+    """K of a tensor: float32 products within a strip of some thousand elements, float64 sums over strips.
 
-    State: `products` float64 [interval, interval], unit of values². A block whose squares leave the range of
+    State: `products` float64 [interval, interval], unit of values². A strip whose squares leave the range of
     float32 is done in float64.
 
     Args:
@@ -38,17 +39,18 @@ class IncrementProducts:
         Raises:
             NotFinite: a value is NaN or infinite.
         """
-        increments = block.padded_increments
-        with np.errstate(over="ignore", invalid="ignore"):
-            products = (increments @ increments.T)[: self._intervals, : self._intervals]
-        trace = float(np.trace(products))
-        if not np.isfinite(trace):
-            block.require_finite()
-        if not _SMALLEST_TRACE < trace < np.inf and increments.any():
-            wide = np.diff(block.values.astype(np.float64), axis=0)
-            state["products"] += wide @ wide.T
-        else:
-            state["products"] += products
+        for columns in block.strips():
+            increments = block.padded_increments(columns)
+            with np.errstate(over="ignore", invalid="ignore"):
+                products = (increments @ increments.T)[: self._intervals, : self._intervals]
+                trace = float(products.trace())
+            if not np.isfinite(trace):
+                block.require_finite()
+            if not _SMALLEST_TRACE < trace < np.inf and increments.any():
+                wide = np.diff(block.values[:, columns].astype(np.float64), axis=0)
+                state["products"] += wide @ wide.T
+            else:
+                state["products"] += products
 
     def merge(self, state: State, later: State) -> None:
         """See `Accumulator.merge`."""
@@ -67,3 +69,18 @@ def equivalent_path(products: FloatArray) -> FloatArray:
     values, vectors = np.linalg.eigh(products)
     increments = vectors * np.sqrt(np.maximum(values, 0.0))
     return np.concatenate([np.zeros((1, len(products))), np.cumsum(increments, axis=0)])
+
+
+def neighbour_cosine(products: FloatArray) -> float:
+    """`lab.linearity.lag_cosine` at a lag of one checkpoint, of a path whose increments have these products.
+
+    sum_k K[k, k+1] / sqrt(sum_k K[k, k] sum_k K[k+1, k+1]), k up to the last interval but one; NaN where one side
+    did not move.
+
+    Args:
+        products: K, [interval, interval], at least two intervals.
+    """
+    lengths = np.diagonal(products)
+    both = np.diagonal(products, 1).sum(keepdims=True)
+    cosine = ratio(both, np.sqrt(lengths[:-1].sum(keepdims=True)) * np.sqrt(lengths[1:].sum(keepdims=True)))
+    return float(np.clip(cosine, -1.0, 1.0)[0])

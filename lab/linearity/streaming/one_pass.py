@@ -19,11 +19,8 @@ import numpy as np
 from lab.linearity.streaming.accumulator import Accumulator, State
 from lab.linearity.streaming.block import Block, Float32Array, NotFinite, Workspace
 
-_BLOCK_VALUES = (
-    2**18
-)  # Of a block over all checkpoints: 1 MiB, so that calls are few and buffers stay in cache.
-_BLOCKS_OF_A_SLICE = 4  # Read together: fewer, longer reads.
-_SLICES_OF_A_TASK = 12
+_BLOCK_VALUES = 2**20  # Of a block over all checkpoints: 4 MiB, so that reads are few and long.
+_BLOCKS_OF_A_TASK = 12
 _TASKS_AHEAD = 4  # Of each thread; bounds the states that wait to be merged.
 
 
@@ -84,7 +81,7 @@ def scan(
         BadInput: the series cannot be read. Tensors that were finished before an error are still yielded.
     """
     observe = _Observer(series, checkpoints, accumulators)
-    parts = _parts(selections, observe.width * _BLOCKS_OF_A_SLICE * _SLICES_OF_A_TASK)
+    parts = _parts(selections, observe.width * _BLOCKS_OF_A_TASK)
     pool = ThreadPoolExecutor(workers)
     ahead = workers * _TASKS_AHEAD
     observed: deque[tuple[_Part, Future[list[State]]]] = deque()
@@ -128,7 +125,7 @@ class _Observer:
         """Return the states of elements `start` to `stop` of one tensor."""
         if not hasattr(self._local, "workspace"):
             self._local.workspace = Workspace(self._checkpoints, self.width)
-            self._local.buffer = np.empty(self._checkpoints * self.width * _BLOCKS_OF_A_SLICE, np.float32)
+            self._local.buffer = np.empty(self._checkpoints * self.width, np.float32)
         states = [accumulator.init(selection.name, selection.count) for accumulator in self._accumulators]
         try:
             if selection.indices is None:
@@ -141,7 +138,8 @@ class _Observer:
                 for left, values in self._slices(selection.name, start, stop):
                     begin, end = np.searchsorted(chosen, (left, left + values.shape[1]))
                     gathered[:, begin:end] = values[:, chosen[begin:end] - left]
-                self._show(states, gathered, first)
+                for offset in range(0, last - first, self.width):
+                    self._show(states, gathered[:, offset : offset + self.width], first + offset)
         except NotFinite as error:
             element = error.element
             flat = element if selection.indices is None else int(selection.indices[element])
@@ -150,18 +148,16 @@ class _Observer:
 
     def _slices(self, name: str, start: int, stop: int) -> Iterator[tuple[int, Float32Array]]:
         """Flat index of the first element and float32 [checkpoint, element]; valid until the next one."""
-        longest = self.width * _BLOCKS_OF_A_SLICE
-        for left in range(start, stop, longest):
-            size = min(longest, stop - left)
+        for left in range(start, stop, self.width):
+            size = min(self.width, stop - left)
             values = self._local.buffer[: self._checkpoints * size].reshape(self._checkpoints, size)
             self._series.read_into(name, left, left + size, values)
             yield left, values
 
     def _show(self, states: list[State], values: Float32Array, first: int) -> None:
-        for offset in range(0, values.shape[1], self.width):
-            block = Block(values[:, offset : offset + self.width], first + offset, self._local.workspace)
-            for accumulator, state in zip(self._accumulators, states, strict=True):
-                accumulator.observe(state, block)
+        block = Block(values, first, self._local.workspace)
+        for accumulator, state in zip(self._accumulators, states, strict=True):
+            accumulator.observe(state, block)
 
 
 def _parts(selections: Iterable[Selection], longest: int) -> Iterator[_Part]:

@@ -12,6 +12,9 @@ from lab.linearity.streaming.block import Block, Float32Array
 from lab.linearity.streaming.histogram import BINS
 
 _SMALLEST_SQUARES = 1e-30  # Below it, sums of squares of float32 displacements lose digits or vanish.
+_NEAREST_NEIGHBOUR = 1e-7
+"""The float32 next to x is at least 2^-24 |x| away: an element that starts beyond this bound and moves at all has
+squares of 3.5e-29 or more, so that smaller ones mean that it never moved."""
 
 
 class RSquaredCounts:
@@ -36,10 +39,9 @@ class RSquaredCounts:
         times = (steps - steps.mean()) / (steps[-1] - steps[0])
         self._steps, self._protocol = steps, protocol
         self._plain = protocol.keeps_all("weights") and not protocol.casts("weights")
-        # One product gives the sum of y and, scaled so that its square over the total is R², that of t y.
-        scaled = times[1:] / np.sqrt(times @ times)
-        ones = np.full(len(times) - 1, 1.0 / np.sqrt(len(times)))
-        self._weights = np.stack([scaled, ones]).astype(np.float32)
+        # Scaled so that the square of one product over the sum of squares less that of the other is R² in bins.
+        self._of_times = (times[1:] * np.sqrt(BINS / (times @ times))).astype(np.float32)
+        self._of_sum = np.full(len(times) - 1, 1.0 / np.sqrt(len(times)), np.float32)
 
     def init(self, tensor: str, size: int) -> State:
         """See `Accumulator.init`."""
@@ -48,51 +50,58 @@ class RSquaredCounts:
     def observe(self, state: State, block: Block) -> None:
         """See `Accumulator.observe`; values have to be finite."""
         if self._plain:
-            counts = self._count(block)
-            zero = int(counts[BINS])
+            counts = np.bincount(self._bins(block), minlength=BINS + 1)
             state["counts"] += counts[:BINS]
-            state["tally"] += (block.size, block.size, zero)
+            state["tally"] += (block.size, block.size, int(counts[BINS]))
             return
-        stored = self._protocol.cast(block.values.astype(np.float64), "weights")
-        kept = self._protocol.keep(stored, "weights")
-        r2 = r_squared_unchecked(stored[:, kept], self._steps)
-        r2 = r2[~np.isnan(r2)]
-        state["counts"] += np.bincount(np.minimum((r2 * BINS).astype(np.intp), BINS - 1), minlength=BINS)
-        constant = np.count_nonzero((stored == stored[0]).all(axis=0))
-        state["tally"] += (block.size, np.count_nonzero(kept), constant)
+        for columns in block.strips():
+            stored = self._protocol.cast(block.values[:, columns].astype(np.float64), "weights")
+            kept = self._protocol.keep(stored, "weights")
+            r2 = r_squared_unchecked(stored[:, kept], self._steps)
+            r2 = r2[~np.isnan(r2)]
+            state["counts"] += np.bincount(np.minimum((r2 * BINS).astype(np.intp), BINS - 1), minlength=BINS)
+            constant = np.count_nonzero((stored == stored[0]).all(axis=0))
+            state["tally"] += (stored.shape[1], np.count_nonzero(kept), constant)
 
     def merge(self, state: State, later: State) -> None:
         """See `Accumulator.merge`."""
         state["counts"] += later["counts"]
         state["tally"] += later["tally"]
 
-    def _count(self, block: Block) -> np.ndarray:
-        """Counts int64 [BINS + 1] of R² of all elements of a block; the last is of those without variance."""
-        offsets = block.offsets
-        size = block.size
-        rows = block.workspace.per_element[:, :size]
-        sums, squares, r2 = rows[:2], rows[2], rows[3]
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            np.einsum("ij,ij->j", offsets, offsets, out=squares)
-            np.matmul(self._weights, offsets, out=sums)
-            np.multiply(sums, sums, out=sums)
-            np.subtract(squares, sums[1], out=sums[1])
-            np.divide(sums[0], sums[1], out=r2)
-            np.multiply(r2, np.float32(BINS), out=r2)
-            smallest, largest = squares.min(), squares.max()
-        np.minimum(r2, np.float32(BINS - 1), out=r2)
-        if not (smallest >= _SMALLEST_SQUARES and largest < np.inf):
-            self._repair(block, squares, r2)
-        bins = block.workspace.bins[:size]
-        np.copyto(bins, r2, casting="unsafe")
-        return np.bincount(bins, minlength=BINS + 1)
+    def _bins(self, block: Block) -> np.ndarray:
+        """Bin of R² of each element of a block, intp; BINS for those without variance."""
+        workspace = block.workspace
+        bins = workspace.bins[: block.size]
+        for columns in block.strips():
+            offsets = block.offsets(columns)
+            squares, r2, of_sum = workspace.per_element[:, : offsets.shape[1]]
+            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+                np.einsum("ij,ij->j", offsets, offsets, out=squares)
+                np.matmul(self._of_times, offsets, out=r2)
+                np.matmul(self._of_sum, offsets, out=of_sum)
+                np.multiply(r2, r2, out=r2)
+                np.multiply(of_sum, of_sum, out=of_sum)
+                np.subtract(squares, of_sum, out=of_sum)
+                np.divide(r2, of_sum, out=r2)
+                smallest, largest = squares.min(), squares.max()
+            np.minimum(r2, np.float32(BINS - 1), out=r2)
+            if not (smallest >= _SMALLEST_SQUARES and largest < np.inf):
+                self._repair(block.values[:, columns], offsets, squares, r2)
+            # Two plain conversions take less time than one that widens.
+            whole = workspace.whole_numbers[: len(r2)]
+            np.copyto(whole, r2, casting="unsafe")
+            np.copyto(bins[columns], whole)
+        return bins
 
-    def _repair(self, block: Block, squares: Float32Array, r2: Float32Array) -> None:
+    def _repair(
+        self, values: Float32Array, offsets: Float32Array, squares: Float32Array, r2: Float32Array
+    ) -> None:
         """Mark elements that never moved by BINS, and do those in float64 whose squares leave float32."""
-        outside = ~((squares >= _SMALLEST_SQUARES) & (squares < np.inf))
-        moved = np.bitwise_or.reduce(block.offsets.view(np.uint32), axis=0) != 0
-        r2[~moved] = BINS
-        outside &= moved
-        if outside.any():
-            exact = r_squared_unchecked(block.values[:, outside].astype(np.float64), self._steps)
+        outside = np.flatnonzero(~((squares >= _SMALLEST_SQUARES) & (squares < np.inf)))
+        r2[outside] = BINS
+        outside = outside[(np.abs(values[0, outside]) < _NEAREST_NEIGHBOUR) | (squares[outside] > 1.0)]
+        if outside.size:
+            outside = outside[np.bitwise_or.reduce(offsets.view(np.uint32), axis=0)[outside] != 0]
+        if outside.size:
+            exact = r_squared_unchecked(values[:, outside].astype(np.float64), self._steps)
             r2[outside] = np.minimum(exact * BINS, BINS - 1)

@@ -9,13 +9,13 @@ import numpy as np
 from lab.linearity.checks import FloatArray
 from lab.linearity.filters import Protocol
 from lab.linearity.forecast import forecast_skill
-from lab.linearity.increments import lag_cosine, split_half
+from lab.linearity.increments import split_half
 from lab.linearity.products import unflipped
 from lab.linearity.sign_flip import SignPatterns, Statistic, sign_flip_test
 from lab.linearity.statistics import DampedSkill, LagCosine, MedianRSquared
 from lab.linearity.streaming.accumulator import State
 from lab.linearity.streaming.histogram import coarse, quantiles, share_above
-from lab.linearity.streaming.increment_products import equivalent_path
+from lab.linearity.streaming.increment_products import equivalent_path, neighbour_cosine
 from lab.linearity.streaming.low_rank import rank_one_shares
 from lab.linearity.streaming.one_pass import Selection
 
@@ -78,7 +78,7 @@ class TensorStatistics:
             "skill": forecast.skill,
             "skill_damped": forecast.skill_damped,
             "damping": forecast.damping,
-            "lag_cosine": lag_cosine(path, self._steps, [1])[0],
+            "lag_cosine": neighbour_cosine(products),
             "split_half": split_half(path, self._steps),
             "rank_one_share": rank_one_shares(products, unflipped(products))[0][0],
         }
