@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 import lab
 from lab.draw import Draw
@@ -186,6 +187,17 @@ def runs_of(study: Path) -> Iterator[tuple[dict[str, str], Path]]:
         yield axes, study / "points" / f"{int(line['point']):05d}" / f"seed_{line['seed']}"
 
 
+def config_of(run: Path) -> dict[str, Any]:
+    """Return the resolved configuration of a run."""
+    config: dict[str, Any] = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    return config
+
+
+def code_version() -> dict[str, Any]:
+    """Return when and by which code something is collected: `provenance` without the list of packages."""
+    return {key: value for key, value in provenance().items() if key != "packages"}
+
+
 def trained_by(study: Path) -> list[str]:
     """Return the versions of the code that trained the finished runs of a study."""
     return sorted({str(lab.open(run).attrs["git_commit"]) for _, run in runs_of(study)})
@@ -194,12 +206,11 @@ def trained_by(study: Path) -> list[str]:
 def collect(study: Path) -> dict[str, Any]:
     """Return all rows of a study with what it takes to repeat it."""
     rows = [{**axes, **numbers_of(run)} for axes, run in runs_of(study)]
-    about = {key: value for key, value in provenance().items() if key != "packages"}
     return {
         "study": study.name,
         "command": f"lab sweep experiment={study.parent.name}",
         "trained_by": trained_by(study),
-        "collected_by": about,
+        "collected_by": code_version(),
         "runs": rows,
     }
 

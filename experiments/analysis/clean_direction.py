@@ -21,11 +21,10 @@ import yaml
 from numpy.typing import NDArray
 
 from experiments.analysis.statistics import cells, jackknife
-from experiments.collect import runs_of
+from experiments.collect import code_version, runs_of
 from lab.draw import Draw
 from lab.files import write_json
 from lab.linearity import to_json
-from lab.provenance import provenance
 from lab.trajectory.store import group, open_store
 
 Array = NDArray[np.float64]
@@ -192,14 +191,13 @@ def main(arguments: list[str] | None = None) -> None:
 
     torch.set_num_threads(1)
     arms = measure(options.study, options.axis, options.clean, options.rollouts)
-    about = {key: value for key, value in provenance().items() if key != "packages"}
     options.directory.mkdir(parents=True, exist_ok=True)
     write_json(
         options.directory / "clean_direction.json",
         to_json(
             {
                 "study": options.study.name,
-                "collected_by": about,
+                "collected_by": code_version(),
                 "rollouts_of_start_gradient": options.rollouts,
                 "arms": arms,
             }

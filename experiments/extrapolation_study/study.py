@@ -12,15 +12,15 @@ command given again goes on.
 from __future__ import annotations
 
 import argparse
-import csv
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import t as student
 
+from experiments.collect import code_version, config_of, runs_of
 from lab import open_series
+from lab.cell_summary import mean_interval
 from lab.evaluate_run import Judge
 from lab.evaluate_settings import EvaluateSettings, OutputSpaceSettings
 from lab.extrapolation.extrapolate import prepare, write_model
@@ -30,7 +30,6 @@ from lab.extrapolation.settings import default_method
 from lab.files import read_json, write_json
 from lab.objectives.settings import GenerationSettings
 from lab.policies import build_policy_settings
-from lab.provenance import provenance
 from lab.tasks import build_task
 
 METHODS = ("two_point", "least_squares", "damped", "rank_1", "low_rank", "exponential")
@@ -81,13 +80,17 @@ def weight_space(config: dict[str, Any], run: Path) -> dict[str, Any]:
     found: dict[str, Any] = {"start": pass_rate(config, run / "checkpoint-0")}
     persistence = pass_rate(config, run / f"checkpoint-{LAST}")
     rules = JumpRules(copy=("norm",), norm_cap=None, norm_cap_scope="pooled")
+    products = None  # of the fitted checkpoints: the same for every method and target
     output = OutputSettings(dtype="same", shard_size="5GB", hash="quick", workers=1)
     for target in TARGETS:
         row = {"persistence": persistence, "trained": pass_rate(config, run / f"checkpoint-{target}")}
         for method in METHODS:
             job = prepare(open_series(run), default_method(method), target, rules, output, FIRST, LAST)
             if job.extrapolator.needs_products:
-                job.observe()
+                if products is None:
+                    job.observe()
+                    products = job.products
+                job.products = products
             with tempfile.TemporaryDirectory() as directory:
                 write_model(job, Path(directory) / "model")
                 row[method] = pass_rate(config, Path(directory) / "model")
@@ -127,8 +130,8 @@ def output_space(config: dict[str, Any], run: Path) -> dict[str, Any]:
 
 def interval(values: np.ndarray) -> dict[str, Any]:
     """Return mean and 95 % t interval over runs."""
-    half = student.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5
-    return {"mean": float(np.mean(values)), "half_width": float(half), "seeds": len(values)}
+    mean, low, high = mean_interval(values)
+    return {"mean": mean, "half_width": (high - low) / 2, "seeds": len(values)}
 
 
 def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -201,15 +204,12 @@ def main(study: Path, directory: Path) -> None:
     target = directory / "results.json"
     rows: list[dict[str, Any]] = read_json(target)["runs"] if target.exists() else []
     done = {(row["task"], row["seed"]) for row in rows}
-    with (study / "results.csv").open(newline="", encoding="utf-8") as file:
-        table = [line for line in csv.DictReader(file) if line["state"] == "complete"]
-    about = {key: value for key, value in provenance().items() if key != "packages"}
-    for line in table:
-        key = (line["task"], int(line["seed"]))
+    about = code_version()
+    for axes, run in runs_of(study):
+        key = (axes["task"], int(axes["seed"]))
         if key in done:
             continue
-        run = study / "points" / f"{int(line['point']):05d}" / f"seed_{line['seed']}"
-        config = _config(run)
+        config = config_of(run)
         rows.append(
             {
                 "task": key[0],
@@ -230,13 +230,6 @@ def main(study: Path, directory: Path) -> None:
                 "runs": rows,
             },
         )
-
-
-def _config(run: Path) -> dict[str, Any]:
-    import yaml
-
-    node: dict[str, Any] = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
-    return node
 
 
 if __name__ == "__main__":

@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 
 from experiments.analysis.statistics import interval
-from experiments.collect import runs_of
+from experiments.collect import code_version, runs_of
 from experiments.mechanism.estimates import within_slope
 from lab.files import write_json
 from lab.linearity import to_json
-from lab.provenance import provenance
 from lab.trajectory.store import group, open_store
 
 _SQUARES = ("right_score_square", "wrong_score_square", "gap_square")
@@ -44,11 +43,10 @@ def numbers_of(run: Path) -> dict[str, Any]:
 def main(study: Path, directory: Path) -> None:
     """Store and print the numbers of every point of a study."""
     rows = [{**axes, **numbers_of(run)} for axes, run in runs_of(study)]
-    about = {key: value for key, value in provenance().items() if key != "packages"}
     directory.mkdir(parents=True, exist_ok=True)
     write_json(
         directory / "bandit.json",
-        to_json({"study": study.name, "collected_by": about, "runs": rows}),
+        to_json({"study": study.name, "collected_by": code_version(), "runs": rows}),
     )
     for row in rows:
         point = {key: value for key, value in row.items() if isinstance(value, str)}

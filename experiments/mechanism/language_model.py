@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from experiments.analysis.statistics import interval, jackknife
-from experiments.collect import runs_of
+from experiments.collect import code_version, config_of, runs_of
 from experiments.mechanism.estimates import (
     Halves,
     common_slope,
@@ -32,7 +31,6 @@ from lab.draw import Draw
 from lab.errors import BadInput
 from lab.files import read_json, write_json
 from lab.linearity import to_json
-from lab.provenance import provenance
 
 PAIRS = (("right", "gap"), ("drift", "gap"), ("drift", "right"))
 KINDS = ("corrected", "uncorrected")
@@ -65,8 +63,7 @@ def along(run: Path, steps: list[int], rollouts: int) -> list[dict[str, Any]]:
     from lab.policies.settings import HuggingFaceSettings
     from lab.training import build_train_settings
 
-    config: dict[str, Any] = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
-    settings = build_train_settings(config)
+    settings = build_train_settings(config_of(run))
     if (
         not isinstance(settings.objective, RLVRSettings)
         or settings.generation is None
@@ -244,7 +241,7 @@ def main(arguments: list[str] | None = None) -> None:
     stored = read_json(target) if target.exists() else {}
     rows: list[dict[str, Any]] = stored["runs"] if stored.get("how") == how else []
     done = {(row["label"], row["seed"]) for row in rows}
-    about = {key: value for key, value in provenance().items() if key != "packages"}
+    about = code_version()
     for axes, run in runs_of(options.study):
         label, seed = axes[options.axis], int(axes["seed"])
         if (options.labels and label not in options.labels) or (label, seed) in done:

@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import t as student
 
 import lab
-from experiments.collect import runs_of, trained_by
+from experiments.collect import code_version, runs_of, trained_by
+from lab.cell_summary import mean_interval
 from lab.errors import BadInput
 from lab.files import write_json
-from lab.provenance import provenance
 from lab.time_to_target import time_to_target, total_cost
 
 TARGETS = {"addition": 0.42, "maximum": 0.75, "maximum of three": 0.15}
@@ -106,8 +105,8 @@ def ratio(logs: np.ndarray, level: float = 0.95) -> dict[str, Any]:
     mean = float(np.mean(logs))
     found: dict[str, Any] = {"ratio": float(np.exp(mean)), "seeds": len(logs), "low": None, "high": None}
     if len(logs) >= SEVERAL:
-        half = student.ppf(0.5 + level / 2, len(logs) - 1) * np.std(logs, ddof=1) / len(logs) ** 0.5
-        found |= {"low": float(np.exp(mean - half)), "high": float(np.exp(mean + half))}
+        _, low, high = mean_interval(logs, level)
+        found |= {"low": float(np.exp(low)), "high": float(np.exp(high))}
     return found
 
 
@@ -154,7 +153,6 @@ def main() -> None:
     arguments = parser.parse_args()
     rows = collect(arguments.study)
     arms = analyse(rows, arguments.baseline)
-    about = {key: value for key, value in provenance().items() if key != "packages"}
     arguments.directory.mkdir(parents=True, exist_ok=True)
     write_json(
         arguments.directory / "results.json",
@@ -163,7 +161,7 @@ def main() -> None:
             "targets": TARGETS,
             "baseline": arguments.baseline,
             "trained_by": trained_by(arguments.study),
-            "collected_by": about,
+            "collected_by": code_version(),
             "arms": arms,
             "runs": rows,
         },

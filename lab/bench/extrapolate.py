@@ -22,7 +22,7 @@ import numpy as np
 import lab
 from lab.bar import progress_bar
 from lab.bench.extrapolate_settings import ExtrapolateBenchSettings
-from lab.bench.intervals import median_interval
+from lab.bench.intervals import ratio_interval
 from lab.bench.machine import machine
 from lab.bench.measure_checkpoints_data import STEPS_APART, random_checkpoints, shapes
 from lab.errors import RunFailed
@@ -249,7 +249,7 @@ def compare(found: dict[str, list[dict[str, float]]], files: list[Path]) -> dict
         "model_bytes": files[0].stat().st_size,
         "seconds": seconds,
         "ratios": {
-            name: asdict(median_interval([a / b for a, b in zip(seconds[over], seconds[under], strict=True)]))
+            name: ratio_interval(seconds[over], seconds[under])
             for name, (over, under) in pairs.items()
             if over in seconds
         },

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from lab.bar import progress_bar
-from lab.bench.intervals import median_interval
+from lab.bench.intervals import ratio_interval
 from lab.bench.machine import machine
 from lab.bench.measure_checkpoints_data import STEPS_APART, random_checkpoints, shapes
 from lab.bench.measure_checkpoints_settings import MeasureCheckpointsSettings
@@ -189,8 +189,7 @@ def _large(settings: MeasureCheckpointsSettings, place: Path, seed: int, threads
 def _compare(dtype: str, found: dict[str, list[Any]], weights: int) -> dict[str, Any]:
     """Ratios within rounds, with intervals, and what they are held to."""
     ratios = {
-        name: asdict(median_interval([ours / cat for ours, cat in zip(found[name], found[CAT], strict=True)]))
-        | {"target": _TARGETS[dtype, name]}
+        name: ratio_interval(found[name], found[CAT]) | {"target": _TARGETS[dtype, name]}
         for name in (BARE, ALL)
     }
     speed = weights / float(np.median(found[BARE]))

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from lab.bench.intervals import format_interval
 from lab.bench.measure_checkpoints import ALL, BARE, CAT
 
 _NAMES = {CAT: "cat of the same bytes", BARE: "R² and skill", ALL: "everything on, start to end"}
@@ -23,7 +24,7 @@ def show(summary: dict[str, Any]) -> None:
             table.add_row(
                 title,
                 f"{median(found['seconds'][name]):.2f}",
-                "" if ratio is None else _interval(ratio),
+                "" if ratio is None else format_interval(ratio),
                 "" if ratio is None else f"{ratio['target']:g}",
             )
         if found["published"]:
@@ -42,9 +43,3 @@ def show(summary: dict[str, Any]) -> None:
             f"{large['weights']:,} weights x {large['checkpoints']}: peak memory {large['peak_rss_mb']:.0f} MB "
             f"(target {large['target_mb']:g})"
         )
-
-
-def _interval(ratio: dict[str, Any]) -> str:
-    if ratio["low"] is None:
-        return f"{ratio['median']:.2f}"
-    return f"{ratio['median']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}]"
