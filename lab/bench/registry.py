@@ -42,6 +42,11 @@ BENCHMARKS: dict[str, Benchmark] = {
         show="lab.bench.extrapolated_decoding:show",
         check="lab.bench.extrapolated_decoding:check",
     ),
+    "sweep": Benchmark(
+        settings="lab.bench.sweep_settings:SweepBenchSettings",
+        run="lab.bench.sweep:run",
+        show="lab.bench.sweep:show",
+    ),
     "synthetic": Benchmark(
         settings="lab.bench.synthetic_settings:SyntheticBenchSettings",
         run="lab.bench.synthetic:run",

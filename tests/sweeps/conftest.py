@@ -26,7 +26,7 @@ class FakeTrial:
     """Its number is a polynomial of the configuration, so that every result can be worked out by hand.
 
     `learning_rate` above 1 fails, `steps` of 13 has an undefined metric, `seconds` is how long a seed takes. Each
-    seed that is really run leaves a line in `log`.
+    seed that is really run leaves a line in `log`, once it is finished: one killed before that may be run again.
     """
 
     config = "train"
@@ -49,10 +49,10 @@ class FakeTrial:
             time.sleep(self.seconds)
             if config["optimizer"]["learning_rate"] > 1:
                 raise RuntimeError("diverged")
-            with self.log.open("a") as file:
-                file.write(f"{run.path.parent.name}/{run.path.name}\n")
             run.write_summary({"done": True})
             run.finish()
+            with self.log.open("a") as file:
+                file.write(f"{run.path.parent.name}/{run.path.name}\n")
         value = expected(config["steps"], config["objective"].get("prompts", 0), config["seed"])
         return {
             "value": None if config["steps"] == 13 else value,
