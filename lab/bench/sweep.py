@@ -1,9 +1,10 @@
 """Trials an hour of a sweep over the built-in model, one worker beside several, and what a trial costs besides its run.
 
 Each side runs the whole command `lab sweep` on a study of its own, the same points in each; sides take turns and each
-round starts with the other. Trials an hour come from the time of the whole command, start-up included. The overhead
-of a trial is the time from claiming it to telling the study its result, less what its training run says it took;
-composing the configuration, the study, loading the model, measuring and storing are all in it.
+round starts with the other. Trials an hour come from the time of the whole command, start-up and measuring included.
+The overhead of a trial is the time from claiming it to telling the study its result, less what its training run says it
+took, in a study that measures nothing; composing the configuration, the study, loading the model and storing are in
+it. A worker's first trial, in which it loads its libraries, is left out of it, and its excess is given as the start-up.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ import json
 import subprocess
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -32,6 +34,8 @@ TARGETS = {"trials_per_hour": 100.0, "speed_up": 1.7, "overhead_s": 0.1}
 _STUDY = "study"
 _LEARNING_RATE = 1e-4
 """Of the first point; the others have multiples of it."""
+_SHORT = 3
+"""Steps of a trial whose overhead is asked for."""
 _LINES_SHOWN = 5
 
 
@@ -43,15 +47,14 @@ def run(settings: SweepBenchSettings, held: Run, seed: int, threads: int) -> dic
     """
     sides = (1, settings.workers)
     seconds: dict[int, list[float]] = {workers: [] for workers in sides}
-    overheads: dict[int, list[float]] = {workers: [] for workers in sides}
     with progress_bar() as progress:
         bar = progress.add_task("sweeping", total=len(sides) * settings.rounds)
         for index in range(settings.rounds):
             for workers in sides if index % 2 else reversed(sides):
                 directory = held.path / "rounds" / f"{index}_workers_{workers}"
                 seconds[workers].append(_sweep(settings, directory, workers, seed, threads))
-                overheads[workers] += _overheads(directory / _STUDY / _STUDY)
                 progress.advance(bar)
+    first, *others = _overheads(settings, held.path / "overhead", seed, threads)
     per_hour = {
         str(workers): asdict(median_interval([3600 * settings.trials / value for value in values]))
         for workers, values in seconds.items()
@@ -60,9 +63,8 @@ def run(settings: SweepBenchSettings, held: Run, seed: int, threads: int) -> dic
         "what": settings.what,
         "trials_per_hour": per_hour,
         "speed_up": ratio_interval(seconds[1], seconds[settings.workers]),
-        "overhead_s": {
-            str(workers): asdict(median_interval(values)) for workers, values in overheads.items()
-        },
+        "overhead_s": asdict(median_interval(others)),
+        "start_up_s": first - median(others),
         "targets": TARGETS,
         "settings": {**asdict(settings), "seed": seed, "threads": threads},
         **{key: value for key, value in provenance().items() if key != "packages"},
@@ -83,10 +85,8 @@ def show(summary: dict[str, Any]) -> None:
                 for workers, found in summary["trials_per_hour"].items()
             },
             "gain of several workers over one": format_interval(summary["speed_up"]),
-            **{
-                f"overhead of a trial in s, workers={workers}": format_interval(found)
-                for workers, found in summary["overhead_s"].items()
-            },
+            "overhead of a trial in s": format_interval(summary["overhead_s"]),
+            "start-up of a worker in s": summary["start_up_s"],
         }
     )
 
@@ -117,12 +117,15 @@ def _sweep(settings: SweepBenchSettings, directory: Path, workers: int, seed: in
     return took
 
 
-def _overheads(study: Path) -> list[float]:
-    """Return of each trial in a study's directory: its seconds less those of its training run."""
+def _overheads(settings: SweepBenchSettings, directory: Path, seed: int, threads: int) -> list[float]:
+    """Return of each trial of a study of short ones, in order: its seconds less those of its training run."""
     import optuna
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
+    short = replace(settings, trials=settings.overhead_trials, steps=_SHORT, measure=False)
+    _sweep(short, directory, 1, seed, threads)
+    study = directory / _STUDY / _STUDY
     storage = JournalStorage(JournalFileBackend(str(study / "study.journal")))
     [name] = optuna.get_all_study_names(storage)
     found = []

@@ -27,6 +27,8 @@ class SweepBenchSettings:
     """Completions of each prompt."""
     measure: bool
     """Whether each trial's records are measured against their nulls too, as a sweep does unless told not to."""
+    overhead_trials: int
+    """Short trials, the first of them left out, whose time besides the run is measured."""
 
     def __post_init__(self) -> None:
         for field in ("rounds", "steps", "prompts", "rollouts"):
@@ -34,4 +36,7 @@ class SweepBenchSettings:
         require(self.workers >= 2, "workers", f"must be at least 2 to compare with one, got {self.workers}")
         require(
             self.trials >= self.workers, "trials", f"must give each of {self.workers} workers at least one"
+        )
+        require(
+            self.overhead_trials >= 2, "overhead_trials", f"must be at least 2, got {self.overhead_trials}"
         )
