@@ -8,5 +8,10 @@ FIGURES: dict[str, str] = {
     "phase_diagram": "paper_figs.phase_diagram",
     "noise_and_straightness": "paper_figs.noise_and_straightness",
     "sources": "paper_figs.sources",
+    "extrapolation_targets": "paper_figs.extrapolation_targets",
+    "output_space": "paper_figs.output_space",
+    "mechanism": "paper_figs.mechanism",
+    "precision": "paper_figs.precision",
+    "noise_surface": "paper_figs.noise_surface",
 }
 """Name to module. To add a figure: its module, and a row here."""
