@@ -25,7 +25,6 @@ from lab.linearity.streaming import (
     Sample,
     Selection,
     TensorStatistics,
-    Workspace,
     equivalent_path,
     neighbour_cosine,
     quantiles,
@@ -241,11 +240,11 @@ SIZES = {"a": 5, "b": 40_000, "empty": 0, "c": 1, "d": 12_345}
 
 def test_states_merge_in_any_grouping() -> None:
     values = walk(8, 3000)
-    accumulator, workspace = RSquaredCounts(STEPS, UNFILTERED), Workspace(14, 1000)
+    accumulator = RSquaredCounts(STEPS, UNFILTERED)
     states = []
     for start in (0, 1000, 2000):
         states.append(accumulator.init("w", 3000))
-        accumulator.observe(states[-1], Block(values[:, start : start + 1000], start, workspace))
+        accumulator.observe(states[-1], Block(values[:, start : start + 1000], start))
     merged = accumulator.init("w", 3000)
     for state in (states[2], states[0], states[1]):
         accumulator.merge(merged, state)

@@ -7,7 +7,7 @@ of a fixed sample. To add a statistic: a file with an accumulator, and its place
 """
 
 from lab.linearity.streaming.accumulator import Accumulator, State
-from lab.linearity.streaming.block import Block, NotFinite, Workspace
+from lab.linearity.streaming.block import Block, NotFinite
 from lab.linearity.streaming.histogram import BINS, COARSE_BINS, quantiles, share_above, summarise_counts
 from lab.linearity.streaming.increment_products import IncrementProducts, equivalent_path, neighbour_cosine
 from lab.linearity.streaming.low_rank import RankOneShare, rank_one_shares
@@ -32,7 +32,6 @@ __all__ = [
     "Selection",
     "State",
     "TensorStatistics",
-    "Workspace",
     "equivalent_path",
     "neighbour_cosine",
     "quantiles",

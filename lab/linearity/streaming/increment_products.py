@@ -13,14 +13,11 @@ from lab.linearity.products import ratio
 from lab.linearity.streaming.accumulator import State
 from lab.linearity.streaming.block import Block
 
-_SMALLEST_TRACE = 1e-28  # Below it, squares of float32 increments lose digits or vanish.
-
 
 class IncrementProducts:
-    """K of a tensor: float32 products within a strip of some thousand elements, float64 sums over strips.
+    """K of a tensor, see `lab.linearity.streaming.kernels`.
 
-    State: `products` float64 [interval, interval], unit of values². A strip whose squares leave the range of
-    float32 is done in float64.
+    State: `products` float64 [interval, interval], unit of values².
 
     Args:
         checkpoints: number of checkpoints.
@@ -39,18 +36,13 @@ class IncrementProducts:
         Raises:
             NotFinite: a value is NaN or infinite.
         """
-        for columns in block.strips():
-            increments = block.padded_increments(columns)
-            with np.errstate(over="ignore", invalid="ignore"):
-                products = (increments @ increments.T)[: self._intervals, : self._intervals]
-                trace = float(products.trace())
-            if not np.isfinite(trace):
-                block.require_finite()
-            if not _SMALLEST_TRACE < trace < np.inf and increments.any():
-                wide = np.diff(block.values[:, columns].astype(np.float64), axis=0)
-                state["products"] += wide @ wide.T
-            else:
-                state["products"] += products
+        from lab.linearity.streaming.kernels import add_products
+
+        upper = np.zeros((self._intervals, self._intervals))
+        add_products(block.values, upper)
+        if not np.isfinite(upper.trace()):
+            block.require_finite()
+        state["products"] += upper + np.triu(upper, 1).T
 
     def merge(self, state: State, later: State) -> None:
         """See `Accumulator.merge`."""

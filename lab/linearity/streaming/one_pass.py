@@ -17,7 +17,7 @@ from typing import Protocol
 import numpy as np
 
 from lab.linearity.streaming.accumulator import Accumulator, State
-from lab.linearity.streaming.block import Block, Float32Array, NotFinite, Workspace
+from lab.linearity.streaming.block import Block, Float32Array, NotFinite
 
 _BLOCK_VALUES = 2**20  # Of a block over all checkpoints: 4 MiB, so that reads are few and long.
 _BLOCKS_OF_A_TASK = 12
@@ -123,8 +123,7 @@ class _Observer:
 
     def __call__(self, selection: Selection, start: int, stop: int) -> list[State]:
         """Return the states of elements `start` to `stop` of one tensor."""
-        if not hasattr(self._local, "workspace"):
-            self._local.workspace = Workspace(self._checkpoints, self.width)
+        if not hasattr(self._local, "buffer"):
             self._local.buffer = np.empty(self._checkpoints * self.width, np.float32)
         states = [accumulator.init(selection.name, selection.count) for accumulator in self._accumulators]
         try:
@@ -155,7 +154,7 @@ class _Observer:
             yield left, values
 
     def _show(self, states: list[State], values: Float32Array, first: int) -> None:
-        block = Block(values, first, self._local.workspace)
+        block = Block(values, first)
         for accumulator, state in zip(self._accumulators, states, strict=True):
             accumulator.observe(state, block)
 

@@ -55,7 +55,7 @@ class SourceFile:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path, self._name = path, os.fspath(path)
         try:
             found = os.stat(path)
         except OSError as error:
@@ -80,15 +80,14 @@ class SourceFile:
         Raises:
             BadInput: the file is gone, changed, too short, or the disk fails.
         """
-        view = buffer.view(np.uint8).data
-        done = 0
         try:
-            descriptor = _descriptor(os.fspath(self.path), self._identity)
-            while done < len(view):
-                count = os.preadv(descriptor.number, [view[done:]], offset + done)
+            descriptor = _descriptor(self._name, self._identity)
+            done = os.preadv(descriptor.number, [buffer.data], offset)
+            while done < buffer.nbytes:  # not all came at once
+                count = os.preadv(descriptor.number, [buffer.view(np.uint8)[done:].data], offset + done)
                 if count == 0:
                     raise BadInput(
-                        f"{self.path}: ends at byte {offset + done}, expected {offset + len(view)}; copy it again"
+                        f"{self.path}: ends at byte {offset + done}, expected {offset + buffer.nbytes}; copy it again"
                     )
                 done += count
         except OSError as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -14,8 +13,8 @@ import numpy as np
 from lab.trajectory.readers.source_file import SourceFile
 from lab.trajectory.series import FLOAT_BYTES
 
-SCRATCH_BYTES = 2**20
-"""Stored numbers that are widened at a time, so that they stay in a core's cache."""
+SCRATCH_BYTES = 2**18
+"""Stored numbers of one checkpoint that are widened at a time, so that they stay in a core's cache."""
 
 
 class StoredTensor(Protocol):
@@ -80,51 +79,31 @@ class FileTensor:
         Raises:
             BadInput: the file is gone, changed or too short.
         """
-        read_rows([self], start, stop, out[None])
+        if self.dtype == str(out.dtype):
+            self.read_raw(start, out)
+            return
+        longest = max(1, SCRATCH_BYTES // FLOAT_BYTES[self.dtype])
+        for begin in range(0, stop - start, longest):
+            part = out[begin : begin + longest]
+            raw = _scratch(len(part), RAW_TYPES[self.dtype])
+            self.read_raw(start + begin, raw)
+            widen(raw, self.dtype, part)
 
     def read_raw(self, start: int, raw: np.ndarray) -> None:
         """Fill `raw`, of `RAW_TYPES[dtype]`, contiguous, with the stored numbers from element `start`."""
         self.file.read_into(self.offset + start * FLOAT_BYTES[self.dtype], raw)
 
 
-def read_rows(tensors: Sequence[StoredTensor], start: int, stop: int, out: np.ndarray) -> None:
-    """Fill `out`, float32 or float64 [tensor, stop - start] in C order, with the same elements of each tensor.
-
-    Tensors of one narrow type are widened together, a block of columns at a time through a small scratch array
-    of the thread.
-
-    Raises:
-        BadInput: a file is gone, changed or too short.
-    """
-    plain = [tensor for tensor in tensors if isinstance(tensor, FileTensor)]
-    if len(plain) < len(tensors) or len({tensor.dtype for tensor in plain}) != 1:
-        for each, row in zip(tensors, out, strict=True):
-            each.read_into(start, stop, row)
-        return
-    dtype = plain[0].dtype
-    if dtype == str(out.dtype):
-        for tensor, row in zip(plain, out, strict=True):
-            tensor.read_raw(start, row)
-        return
-    columns = max(1, SCRATCH_BYTES // (len(plain) * FLOAT_BYTES[dtype]))
-    for begin in range(0, stop - start, columns):
-        part = out[:, begin : begin + columns]
-        raw = _scratch(part.shape, RAW_TYPES[dtype])
-        for tensor, row in zip(plain, raw, strict=True):
-            tensor.read_raw(start + begin, row)
-        widen(raw, dtype, part)
-
-
 _thread = threading.local()
 
 
-def _scratch(shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:
+def _scratch(count: int, dtype: type[np.generic]) -> np.ndarray:
     """Return an array that the same thread used before: fresh memory would cost more than the conversion."""
-    count = math.prod(shape) * np.dtype(dtype).itemsize
-    if getattr(_thread, "bytes", None) is None or _thread.bytes.size < count:
-        _thread.bytes = np.empty(max(count, SCRATCH_BYTES), dtype=np.uint8)
-    buffer: np.ndarray = _thread.bytes[:count]
-    return buffer.view(dtype).reshape(shape)
+    size = count * np.dtype(dtype).itemsize
+    if getattr(_thread, "bytes", None) is None or _thread.bytes.size < size:
+        _thread.bytes = np.empty(max(size, SCRATCH_BYTES), dtype=np.uint8)
+    buffer: np.ndarray = _thread.bytes[:size]
+    return buffer.view(dtype)
 
 
 @dataclass(frozen=True)
@@ -151,7 +130,8 @@ def widen(raw: np.ndarray, dtype: str, out: np.ndarray) -> None:
         if dtype != "bfloat16":
             np.copyto(out, raw, casting="same_kind")
         elif out.dtype == np.float32:
-            # A bfloat16 is the upper half of a float32. The product is a shift by 16 bits and runs faster.
-            np.multiply(raw, np.uint32(65_536), out=out.view(np.uint32), dtype=np.uint32)
+            from lab.trajectory.readers.bfloat16 import shift
+
+            shift(raw, out.view(np.uint32))
         else:
             np.copyto(out, np.multiply(raw, np.uint32(65_536), dtype=np.uint32).view(np.float32))

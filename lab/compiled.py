@@ -1,0 +1,29 @@
+"""Loops over elements as machine code, where NumPy would need a pass over memory for every operation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import numba
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_OPTIONS: dict[str, Any] = {
+    "nogil": True,
+    # Sums may be taken in any order and products be fused with them; NaN, infinity and division stay exact.
+    "fastmath": {"reassoc", "contract", "nsz"},
+    "error_model": "numpy",
+}
+
+
+def compiled(function: Function) -> Function:
+    """Return `function` compiled by Numba at its first call; other threads may run meanwhile.
+
+    The machine code is kept beside the source or in the user's cache directory, so that only the first process
+    compiles; where neither can be written, every process does.
+    """
+    try:
+        return cast(Function, numba.njit(cache=True, **_OPTIONS)(function))
+    except RuntimeError:  # no place for the cache
+        return cast(Function, numba.njit(**_OPTIONS)(function))
