@@ -35,6 +35,8 @@ class MedianRSquared:
             self.protocol.casts("weights") or not self.protocol.keeps_all("weights")
         ):
             return self._flipped_paths(values, steps, signs)
+        from lab.linearity.flipped_r_squared import flipped_r_squared
+
         medians = np.empty(len(signs))
         moved = values[:, np.any(values != values[0], axis=0)]
         if moved.shape[1] == 0:
@@ -47,7 +49,9 @@ class MedianRSquared:
                 change = np.abs(part @ np.diff(moved, axis=0))
                 medians[start : start + block] = _median_where(r2, change > self.protocol.logprobs_change)
             else:
-                medians[start : start + block] = np.median(r2, axis=1)
+                r2.sort(axis=1)  # Takes less time than NumPy's median.
+                middle = r2[:, (r2.shape[1] - 1) // 2] + r2[:, r2.shape[1] // 2]
+                medians[start : start + block] = 0.5 * middle
         return medians
 
     def _flipped_paths(self, values: FloatArray, steps: FloatArray, signs: FloatArray) -> FloatArray:
@@ -134,34 +138,6 @@ class SplitHalf:
     def flipped(self, values: FloatArray, steps: FloatArray, signs: FloatArray) -> FloatArray:
         """See `FlippedStatistic`."""
         return split_half_of_products(increment_products(values), signs, self.gap)
-
-
-def flipped_r_squared(values: FloatArray, steps: FloatArray, signs: FloatArray) -> FloatArray:
-    """R² of every element under every sign pattern, [pattern, element], float64; no cast, no filter.
-
-    The explained part is a matrix product, since sum_k t_k x_k is linear in the increments; the total part
-    is summed along the rebuilt path, checkpoint by checkpoint, over [pattern, element] arrays. Every
-    element has to move: zero variance would give 0 / 0.
-    """
-    increments = np.diff(values, axis=0)
-    increments /= np.abs(increments).max(axis=0)
-    times = (steps - steps.mean()) / (steps[-1] - steps[0])
-    later_times = np.cumsum(times[::-1])[::-1][1:]  # An increment moves all later checkpoints.
-    result = signs @ (later_times[:, None] * increments)
-    result *= result
-    path, total, squares, buffer = (np.zeros_like(result) for _ in range(4))
-    for sign, increment in zip(signs.T, increments, strict=True):
-        np.multiply(sign[:, None], increment, out=buffer)
-        path += buffer
-        total += path
-        np.multiply(path, path, out=buffer)
-        squares += buffer
-    total *= total
-    total /= len(steps)
-    squares -= total
-    squares *= times @ times
-    result /= squares
-    return np.minimum(result, 1.0, out=result)
 
 
 def _median_where(table: FloatArray, mask: BoolArray) -> FloatArray:
