@@ -13,5 +13,7 @@ FIGURES: dict[str, str] = {
     "mechanism": "paper_figs.mechanism",
     "precision": "paper_figs.precision",
     "noise_surface": "paper_figs.noise_surface",
+    "horizon": "paper_figs.horizon",
+    "regrounding": "paper_figs.regrounding",
 }
 """Name to module. To add a figure: its module, and a row here."""

@@ -31,7 +31,7 @@ SEVERAL = 3
 
 
 def costs_of(run: Path) -> dict[str, np.ndarray]:
-    """Return pass rate, and cost in steps and in tokens, at each evaluation of a run, float64 [evaluation] each."""
+    """Return step, pass rate, and cost in steps and in tokens, at each evaluation of a run, [evaluation] each."""
     tree = lab.open(run)
     evaluation, metrics = tree["evaluation"], tree["metrics"]
     steps = evaluation["step"].values
@@ -45,6 +45,7 @@ def costs_of(run: Path) -> dict[str, np.ndarray]:
 
     rollouts, tokens = until("regrounding__check_rollouts"), until("regrounding__check_tokens")
     return {
+        "evaluated_at": steps,
         "pass_rate": evaluation["pass_rate"].values,
         "steps": total_cost(steps, np.diff(rollouts, prepend=0.0) / ROLLOUTS_PER_STEP),
         "tokens": total_cost(until("num_tokens"), np.diff(tokens, prepend=0.0)),
@@ -62,6 +63,8 @@ def collect(study: Path) -> list[dict[str, Any]]:
             row[unit] = float(times.times[0])
             row["reached"] = bool(times.reached[0])
             row[f"{unit}_in_all"] = float(found[unit][-1])
+        row["evaluated_at"] = [int(step) for step in found["evaluated_at"]]
+        row["steps_spent"] = [round(float(cost), 2) for cost in found["steps"]]
         row["pass_rate"] = [round(float(value), 4) for value in found["pass_rate"]]
         rows.append(row)
     return rows
@@ -144,6 +147,35 @@ def analyse(rows: list[dict[str, Any]], baseline: str) -> dict[str, Any]:
     return found
 
 
+def curves(rows: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return, by task and arm, the mean pass rate at each evaluation with its t interval over seeds.
+
+    `evaluated_at` is in steps of training, `steps_spent` in steps with what checks cost, mean over seeds; `low` and
+    `high` are None with fewer than `SEVERAL` seeds.
+
+    Raises:
+        BadInput: two runs of one arm and task were evaluated at different steps.
+    """
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for task, arm in dict.fromkeys((row["task"], row["arm"]) for row in rows):
+        own = [row for row in rows if (row["task"], row["arm"]) == (task, arm)]
+        grid = own[0]["evaluated_at"]
+        if any(row["evaluated_at"] != grid for row in own):
+            raise BadInput(f"{task}, {arm}: runs were evaluated at different steps")
+        rates = np.array([row["pass_rate"] for row in own])
+        means, lows, highs = np.array([mean_interval(column) for column in rates.T]).T
+        several = len(own) >= SEVERAL
+        found.setdefault(task, {})[arm] = {
+            "evaluated_at": grid,
+            "steps_spent": np.mean([row["steps_spent"] for row in own], axis=0).round(2).tolist(),
+            "mean": means.round(4).tolist(),
+            "low": lows.round(4).tolist() if several else None,
+            "high": highs.round(4).tolist() if several else None,
+            "seeds": len(own),
+        }
+    return found
+
+
 def main() -> None:
     """Analyse, print and store."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -163,6 +195,7 @@ def main() -> None:
             "trained_by": trained_by(arguments.study),
             "collected_by": code_version(),
             "arms": arms,
+            "curves": curves(rows),
             "runs": rows,
         },
     )

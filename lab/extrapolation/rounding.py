@@ -13,8 +13,6 @@ _LARGEST = {"float32": 0x7F7FFFFF, "bfloat16": 0x7F7F7FFF, "float16": 0x477FEFFF
 """Bits of the largest float32 that rounds to a finite number: half a unit above the type's largest is the first
 that does not (3.3961776e38 in bfloat16, 65520 in float16), since a tie goes to even, which is infinity here."""
 
-_LOWER_BITS, _LAST_BIT, _JUST_UNDER_HALF = np.uint32(16), np.uint32(1), np.uint32(0x7FFF)
-
 LARGEST_FINITE = {"float32": 3.4028235e38, "bfloat16": 3.3895314e38, "float16": 65504.0}
 
 
@@ -45,26 +43,11 @@ def first_unstorable(values: np.ndarray, dtype: str) -> int | None:
         return int(np.argmin(np.abs(values) <= largest))
 
 
-class Narrower:
-    """Rounds float32 to a stored type, in scratch space of its own.
+def narrow(values: np.ndarray, dtype: str, out: np.ndarray) -> None:
+    """Fill `out`, uint16, with the bits of `values`, float32, all storable, as bfloat16 or float16; all [number]."""
+    if dtype == "float16":
+        np.copyto(out.view(np.float16), values, casting="same_kind")
+        return
+    from lab import bfloat16
 
-    Args:
-        longest: elements of the longest array.
-    """
-
-    def __init__(self, longest: int) -> None:
-        self._bits = np.empty(longest, dtype=np.uint32)
-
-    def narrow(self, values: np.ndarray, dtype: str, out: np.ndarray) -> None:
-        """Fill `out`, uint16 of the same length, with the bits of `values`, all storable, as bfloat16 or float16."""
-        if dtype == "float16":
-            np.copyto(out.view(np.float16), values, casting="same_kind")
-            return
-        # bfloat16 is the upper half: add just under half a unit, and one more where the last kept bit is odd.
-        source, bits = values.view(np.uint32), self._bits[: len(values)]
-        np.right_shift(source, _LOWER_BITS, out=bits)
-        np.bitwise_and(bits, _LAST_BIT, out=bits)
-        np.add(bits, _JUST_UNDER_HALF, out=bits)
-        np.add(bits, source, out=bits)
-        np.right_shift(bits, _LOWER_BITS, out=bits)
-        np.copyto(out, bits, casting="unsafe")  # two plain passes take less time than one that converts
+    bfloat16.narrow(values.view(np.uint32), out)

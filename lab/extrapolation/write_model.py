@@ -19,7 +19,7 @@ import numpy as np
 from lab.errors import BadInput
 from lab.extrapolation.combination import Combiner
 from lab.extrapolation.extrapolator import Extrapolator, State
-from lab.extrapolation.rounding import ITEM_SIZES, LARGEST_FINITE, STORED_TYPES, Narrower, first_unstorable
+from lab.extrapolation.rounding import ITEM_SIZES, LARGEST_FINITE, STORED_TYPES, first_unstorable, narrow
 from lab.extrapolation.shards import Entry, ShardWriter, plan_shards, weight_entry, write_index
 from lab.trajectory.readers import ModelSeries, require_finite
 from lab.trajectory.series import TensorInfo
@@ -199,7 +199,6 @@ class Forecaster:
         if not hasattr(scratch, "buffer"):
             scratch.buffer = np.empty(rows * self._length, dtype=np.float32)
             scratch.halves = np.empty(self._length, dtype=np.uint16)
-            scratch.narrower = Narrower(BLOCK)
         dtype, count = plan.dtypes[name], min(self._length, series.tensors[name].size - start)
         combiner, reference = self._combiner(name)
         values = scratch.buffer[: rows * count].reshape(rows, count)
@@ -212,7 +211,7 @@ class Forecaster:
                 if bad is not None:
                     self._refuse(name, start + begin + bad, float(forecast[bad]), dtype)
                 if dtype != "float32":
-                    scratch.narrower.narrow(forecast, dtype, scratch.halves[block])
+                    narrow(forecast, dtype, scratch.halves[block])
         stored = values[reference] if dtype == "float32" else scratch.halves[:count]
         shard.write(written_as, start * ITEM_SIZES[dtype], stored)
         return int(stored.nbytes)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lab.extrapolation.rounding import Narrower, first_unstorable, largest_storable
+from lab.extrapolation.rounding import first_unstorable, largest_storable, narrow
 
 TYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
@@ -27,7 +27,7 @@ def test_bits_are_pytorchs(dtype: str) -> None:
     values = np.ascontiguousarray(values[torch.isfinite(stored).numpy() & np.isfinite(values)])
     assert first_unstorable(values, dtype) is None
     found = np.empty(len(values), dtype=np.uint16)
-    Narrower(len(values)).narrow(values, dtype, found)
+    narrow(values, dtype, found)
     wanted = torch.from_numpy(values).to(TYPES[dtype]).view(torch.int16).numpy()
     np.testing.assert_array_equal(found.view(np.int16), wanted)
 

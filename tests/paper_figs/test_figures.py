@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import csv
 from collections.abc import Callable
+from importlib import import_module
 from math import comb
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,16 @@ import pytest
 from scipy.stats import t as student
 
 from lab.figures.style import _RC
-from paper_figs import FIGURES, extrapolation_targets, mechanism, noise_surface, output_space, precision
+from paper_figs import (
+    FIGURES,
+    extrapolation_targets,
+    horizon,
+    mechanism,
+    noise_surface,
+    output_space,
+    precision,
+    regrounding,
+)
 from paper_figs.phase_diagram import ARMS, _place
 from paper_figs.sign_noise import LEVELS, bowl_curve, signal_power
 from paper_figs.statistics import by_seed, how_many, mean_interval, paired_difference, relative_gain
@@ -63,7 +73,8 @@ def title(figure: Any) -> str:
 
 
 def test_every_figure_is_drawn_from_stored_results(drawn: Path) -> None:
-    expected = {f"{name}.{ending}" for name in FIGURES for ending in ("png", "pdf", "csv")}
+    there = [name for name, module in FIGURES.items() if stored(import_module(module).SOURCE) is not None]
+    expected = {f"{name}.{ending}" for name in there for ending in ("png", "pdf", "csv")}
     assert {path.name for path in drawn.iterdir()} == expected
     assert all(path.stat().st_size > 200 for path in drawn.iterdir())
 
@@ -324,3 +335,75 @@ def test_a_noise_cell_without_runs_has_no_mark_and_an_optimiser_without_an_ancho
     assert not any("SGD" in name for name in data)
     _, with_sgd = noise_surface.draw({"runs": kept + [{**run, "optimizer": "sgd"} for run in kept]})
     assert with_sgd["built-in model SGD_theory"] == pytest.approx(data["built-in model AdamW_theory"])
+
+
+def test_windows_of_a_run_stand_over_the_walk_of_as_many_checkpoints(drawn: Path) -> None:
+    runs = [run for run in results_of(horizon.SOURCE)["runs"] if run[horizon.AXIS] == "0.0003"]
+    walk = float(random_walk_mean(25))  # a checkpoint every 20 steps, 0 to 480
+    middle, half = t_interval([run["windows"]["480"]["r2_mean"] - walk for run in runs])
+    path = drawn / "horizon.csv"
+    place = list(column(path, "0.0003_excess_end")).index(480)
+    assert column(path, "0.0003_excess_mean")[place] == pytest.approx(middle, abs=1e-7)
+    assert column(path, "0.0003_excess_half_width")[place] == pytest.approx(half, abs=1e-7)
+    whole = list(column(path, "0.0003_every_window_end"))
+    assert whole == list(range(80, 920, 20))
+    assert column(path, "0.0003_every_window_mean")[whole.index(480)] == pytest.approx(middle, abs=1e-7)
+
+
+def test_windows_of_runs_that_stand_still_are_left_out() -> None:
+    results = results_of(horizon.SOURCE)
+    for run in results["runs"]:
+        run["still_since"] = 300.0 if (run[horizon.AXIS], run["seed"]) == ("0.0001", "1") else None
+    figure, data = horizon.draw(results)
+    runs = dict(zip(data["0.0001_excess_end"], data["0.0001_excess_runs"], strict=True))
+    assert runs == {60: 3, 120: 3, 240: 3, 480: 2, 900: 2}
+    assert data["0.0001_every_window_end"][-1] == 300
+    assert data["0.0003_every_window_end"][-1] == 900
+    assert "2 to 3 seeds a point" in title(figure)
+
+
+DEVELOPMENT = "experiments/q6_development_2/results.json"
+
+
+def test_ends_of_schedules_are_paired_with_the_baseline_and_arrivals_counted() -> None:
+    results = results_of(DEVELOPMENT)
+    _, data = regrounding.draw(results)
+    ends = {
+        (run["arm"], run["seed"]): run["pass_rate"][-1]
+        for run in results["runs"]
+        if run["task"] == "addition"
+    }
+    arms = ["plain 2e-4", *(arm for arm in results["arms"] if arm != "plain 2e-4")]
+    place = arms.index("fixed (20,5) 2e-4")
+    middle, half = t_interval([ends[arms[place], seed] - ends["plain 2e-4", seed] for seed in (100, 101)])
+    assert data["addition_end_difference"][place] == pytest.approx(middle)
+    assert data["addition_end_half_width"][place] == pytest.approx(half)
+    assert data["addition_share_arrived"][place] == 0
+    assert data["addition_share_arrived"][0] == 0.5
+    said = results["arms"][arms[place]]["speedup_steps"]
+    assert data["all tasks_speed_ratio"][place] == said["all tasks"]["ratio"]
+    # both of the arm and one of the baseline
+    assert (data["addition_late_arm"][place], data["addition_late_baseline"][place]) == (2, 1)
+    assert (data["all tasks_late_arm"][place], data["all tasks_late_baseline"][place]) == (2, 1)
+
+
+def test_a_run_that_arrives_after_the_common_horizon_is_censored() -> None:
+    rows = [
+        {"task": "t", "arm": "a", "steps": 164.0, "steps_in_all": 165.0, "reached": True},
+        {"task": "t", "arm": "a", "steps": 160.0, "steps_in_all": 165.0, "reached": True},
+        {"task": "t", "arm": "plain", "steps": 160.0, "steps_in_all": 160.0, "reached": False},
+        {"task": "u", "arm": "plain", "steps": 10.0, "steps_in_all": 10.0, "reached": False},
+    ]
+    assert regrounding.censored(rows, "a", "plain", "t") == (1, 1)
+
+
+def test_curves_of_schedules_are_drawn_where_they_are_stored() -> None:
+    results = results_of(DEVELOPMENT)
+    assert len(regrounding.draw(results)[0].axes) == 3
+    arm = "adaptive (40,20) 2e-4"
+    curve = {"steps_spent": [0.0, 11.0], "mean": [0.3, 0.4], "low": [0.2, 0.3], "high": [0.4, 0.5]}
+    results["curves"] = {task: {"plain 2e-4": curve, arm: curve} for task in results["targets"]}
+    figure, data = regrounding.draw(results)
+    assert len(figure.axes) == 6
+    assert list(data["maximum_adaptive (40;20) 2e-4_steps"]) == [0, 11]
+    assert list(data["maximum_plain 2e-4_high"]) == [0.4, 0.5]

@@ -130,8 +130,8 @@ def widen(raw: np.ndarray, dtype: str, out: np.ndarray) -> None:
         if dtype != "bfloat16":
             np.copyto(out, raw, casting="same_kind")
         elif out.dtype == np.float32:
-            from lab.trajectory.readers.bfloat16 import shift
+            from lab import bfloat16
 
-            shift(raw, out.view(np.uint32))
+            bfloat16.widen(raw, out.view(np.uint32))
         else:
             np.copyto(out, np.multiply(raw, np.uint32(65_536), dtype=np.uint32).view(np.float32))
