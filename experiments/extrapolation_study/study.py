@@ -12,29 +12,23 @@ command given again goes on.
 from __future__ import annotations
 
 import argparse
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from experiments.collect import code_version, config_of, runs_of
-from lab import open_series
+from experiments.extrapolation_study.models import FIRST, LAST, SEED, Window, correct, evaluation
 from lab.cell_summary import mean_interval
 from lab.evaluate_run import Judge
-from lab.evaluate_settings import EvaluateSettings, OutputSpaceSettings
-from lab.extrapolation.extrapolate import prepare, write_model
-from lab.extrapolation.extrapolator import JumpRules
-from lab.extrapolation.output_settings import OutputSettings
-from lab.extrapolation.settings import default_method
+from lab.evaluate_settings import OutputSpaceSettings
+from lab.evaluation import average_at_k
 from lab.files import read_json, write_json
 from lab.objectives.settings import GenerationSettings
 from lab.policies import build_policy_settings
 from lab.tasks import build_task
 
 METHODS = ("two_point", "least_squares", "damped", "rank_1", "low_rank", "exponential")
-FIRST, LAST = 20, 80
-"""Steps of the first and the last checkpoint that methods are fitted on."""
 TARGETS = (100, 120, 160, 240, 320)
 OUTPUT_PAIRS = ((80, 160), (160, 320), (0, 320))
 ALPHAS = (1.0, 1.1, 1.25, 1.5, 2.0)
@@ -42,58 +36,35 @@ TEMPERATURES = (1.0, 0.667, 0.5, 0.333, 0.2)
 """As many as alphas: both arms choose with the same budget."""
 DECODING_TEMPERATURES = (1.0, 0.333)
 """At which logits are extrapolated: as published, and where temperature has done what it can."""
-SEED = 12345
-"""Of the evaluation, the same for every run."""
 
 
-NO_MODELS: dict[str, Any] = {
-    "checkpoint": None,
-    "second": None,
-    "alpha": None,
-    "alphas": None,
-    "temperatures": None,
-    "validation_share": 0.5,
-}
-
-
-def judge(config: dict[str, Any], models: OutputSpaceSettings, temperature: float = 1.0) -> Judge:
-    """Return the judge of a checkpoint, or of two, on the run's own task."""
+def judge(config: dict[str, Any], models: OutputSpaceSettings, temperature: float) -> Judge:
+    """Return the judge of two checkpoints on the run's own task."""
     return Judge(
         build_policy_settings(config["policy"]),
         models,
         build_task(config["task"]),
         GenerationSettings(**config["generation"]),
-        EvaluateSettings(problems=256, rollouts=4, temperature=temperature, top_p=1.0),
+        evaluation(temperature=temperature),
         SEED,
     )
 
 
 def pass_rate(config: dict[str, Any], checkpoint: Path) -> float:
     """Return avg@4 of a model directory."""
-    return float(
-        judge(config, OutputSpaceSettings(**{**NO_MODELS, "checkpoint": str(checkpoint)})).score([1])["avg@4"]
-    )
+    return average_at_k(correct(config, checkpoint, evaluation()))
 
 
 def weight_space(config: dict[str, Any], run: Path) -> dict[str, Any]:
     """Return, for each target step, the pass rate of every method, of persistence and of the real checkpoint."""
     found: dict[str, Any] = {"start": pass_rate(config, run / "checkpoint-0")}
     persistence = pass_rate(config, run / f"checkpoint-{LAST}")
-    rules = JumpRules(copy=("norm",), norm_cap=None, norm_cap_scope="pooled")
-    products = None  # of the fitted checkpoints: the same for every method and target
-    output = OutputSettings(dtype="same", shard_size="5GB", hash="quick", workers=1)
+    window = Window(run)
     for target in TARGETS:
         row = {"persistence": persistence, "trained": pass_rate(config, run / f"checkpoint-{target}")}
         for method in METHODS:
-            job = prepare(open_series(run), default_method(method), target, rules, output, FIRST, LAST)
-            if job.extrapolator.needs_products:
-                if products is None:
-                    job.observe()
-                    products = job.products
-                job.products = products
-            with tempfile.TemporaryDirectory() as directory:
-                write_model(job, Path(directory) / "model")
-                row[method] = pass_rate(config, Path(directory) / "model")
+            with window.model(method, target) as directory:
+                row[method] = pass_rate(config, directory)
         found[str(target)] = row
     return found
 
@@ -111,13 +82,12 @@ def output_space(config: dict[str, Any], run: Path) -> dict[str, Any]:
     found = {}
     for first, second in OUTPUT_PAIRS:
         models = OutputSpaceSettings(
-            **{
-                **NO_MODELS,
-                "checkpoint": str(run / f"checkpoint-{first}"),
-                "second": str(run / f"checkpoint-{second}"),
-                "alphas": ALPHAS,
-                "temperatures": TEMPERATURES,
-            }
+            checkpoint=str(run / f"checkpoint-{first}"),
+            second=str(run / f"checkpoint-{second}"),
+            alpha=None,
+            alphas=ALPHAS,
+            temperatures=TEMPERATURES,
+            validation_share=0.5,
         )
         for temperature in DECODING_TEMPERATURES:
             numbers = judge(config, models, temperature).choose(ALPHAS, TEMPERATURES, 0.5, [1])
