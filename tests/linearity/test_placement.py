@@ -113,6 +113,23 @@ def test_scale_of_weights_and_of_steps_does_not_matter() -> None:
     assert second.curvature_horizon == first.curvature_horizon
 
 
+@pytest.mark.parametrize("noise", [1e-2, 1e-4, 1e-7, 0.0])
+@pytest.mark.filterwarnings("error")
+def test_however_little_noise_there_is(noise: float) -> None:
+    """The interval of S² = steps x drift² / noise² of each step holds the truth far beyond what training shows."""
+    generator = np.random.default_rng(5)
+    drift = generator.normal(size=400)
+    increments = drift + noise * generator.normal(size=(13, 400))
+    found = place(np.concatenate([np.zeros((1, 400)), np.cumsum(increments, axis=0)]), np.arange(14.0))
+    assert found is not None
+    low, high = found.pooled.signal_squared_interval
+    if noise:
+        assert low <= 13 * np.mean(drift**2) / noise**2 <= high
+    else:  # only the rounding of the values is left
+        assert low > 1e15
+    assert found.pooled.curvature_horizon == 0
+
+
 def test_undefined_where_there_is_too_little() -> None:
     steps = np.arange(MINIMUM_INTERVALS)
     assert place(np.random.default_rng(0).standard_normal((MINIMUM_INTERVALS, 5)), steps) is None
