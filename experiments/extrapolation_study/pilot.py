@@ -69,6 +69,13 @@ SETTINGS = evaluation(rollouts=16)
 REHEARSAL_LAST = 60
 PREDICTORS = {"two_point": ("verdict", "reach", "rehearsal"), "damped": ("verdict", "reach")}
 PERMUTATIONS = 9999
+SKILLS = {
+    "two-point, 20-60 to 80": ("two_point", 1, 3),
+    "two-point, 20-40 to 60": ("two_point", 0, 2),
+    "two-point, 20-40 to 80": ("two_point", 0, 3),
+    "damped, 0-60 to 80": ("damped", 0, 4),
+}
+"""Skills inside the pilot by extrapolator, row of origin and checkpoint; as scores they were added after the run."""
 
 
 def reach(steps: Array, origins: Sequence[int], skill: Array, span: float) -> float:
@@ -266,7 +273,7 @@ def over_tasks(rows: Sequence[Row], values: Sequence[float]) -> dict[str, Any]:
     return {
         **{task: interval(table[task, seed] for seed in seeds if (task, seed) in table) for task in tasks},
         "all tasks": interval(
-            np.mean([table[task, seed] for task in tasks])
+            float(np.mean([table[task, seed] for task in tasks]))
             for seed in seeds
             if all((task, seed) in table for task in tasks)
         ),
@@ -290,6 +297,11 @@ def summarise(rows: Sequence[Row]) -> dict[str, Any]:
             for horizon in rows[0]["trained"]
         },
     }
+    skills = {
+        name: [row["pilot"][method]["skill"][origin][target] for row in rows]
+        for name, (method, origin, target) in SKILLS.items()
+    }
+    found["pilot_skill"] = {name: over_tasks(rows, values) for name, values in skills.items()}
     for method, names in PREDICTORS.items():
         rates = [rates_of(row, method) for row in rows]
         hindsight = [hindsight_of(row, method) for row in rows]
@@ -343,24 +355,28 @@ def summarise(rows: Sequence[Row]) -> dict[str, Any]:
                     np.array(chosen), np.array(hindsight), tasks, Draw(0).generator("permutations")
                 ),
             }
-        one["damping_as_score"] = rank_correlation(
-            np.array([[row["damping"]] * 2 for row in rows]),
-            np.array(hindsight),
-            tasks,
-            Draw(0).generator("permutations"),
-        )
+        scores = {"damping": [row["damping"] for row in rows], **skills}
+        ranked = {
+            name: rank_correlation(
+                np.array([values] * 2).T, np.array(hindsight), tasks, Draw(0).generator("permutations")
+            )
+            for name, values in scores.items()
+        }
+        one["damping_as_score"] = ranked.pop("damping")
+        one["skill_as_score_added_after"] = ranked
         found[method] = one
     return found
 
 
 def document(study: Path, rows: Sequence[Row], about: dict[str, Any]) -> dict[str, Any]:
-    """Return what is stored: rows, their summary, and what it takes to repeat them."""
+    """Return what is stored: rows, collected by the code `about`, their summary, and what it takes to repeat them."""
     config = config_of(next(runs_of(study))[1])
     return {
         "study": study.name,
         "command": f"lab sweep experiment={study.parent.name}",
         "trained_by": trained_by(study),
         "collected_by": about,
+        "summarised_by": code_version(),
         "seeds": sorted({row["seed"] for row in rows}),
         "config": {
             name: config[name] for name in ("steps", "objective", "optimizer", "recorder", "generation")
@@ -390,6 +406,8 @@ def _said(found: Mapping[str, Any]) -> str:
 def print_table(summary: Mapping[str, Any]) -> None:
     """Print what the findings quote."""
     print("damping:", _said(summary["damping"]))
+    for name, each in summary["pilot_skill"].items():
+        print(f"skill in the pilot, {name}: {_said(each)}")
     for horizon, each in summary["training_on"].items():
         print(f"training on by {horizon}: {_said(each)}")
     for method in PREDICTORS:
@@ -401,6 +419,8 @@ def print_table(summary: Mapping[str, Any]) -> None:
             print(f"  {key}: {one['hindsight'][key]}")
         print(f"  training on by 20 minus this: {_said(one['hindsight']['training_on_20_minus_this'])}")
         print(f"  damping as score: {one['damping_as_score']}")
+        for name, each in one["skill_as_score_added_after"].items():
+            print(f"  skill as score, {name}: {each}")
         for name, each in one["predictors"].items():
             print(f"{method}, {name}: gain {_said(each['gain'])}")
             print(f"  regret {_said(each['regret'])}")
@@ -411,9 +431,10 @@ def main(study: Path, directory: Path) -> None:
     """Do what is not done yet, then store and print."""
     directory.mkdir(parents=True, exist_ok=True)
     target = directory / "results.json"
-    rows: list[Row] = read_json(target)["runs"] if target.exists() else []
+    stored = read_json(target) if target.exists() else {"runs": []}
+    rows: list[Row] = stored["runs"]
     done = {(row["task"], row["seed"]) for row in rows}
-    about = code_version()
+    about = stored.get("collected_by") or code_version()
     for axes, run in runs_of(study):
         key = (axes["task"], int(axes["seed"]))
         if key in done:
