@@ -147,6 +147,24 @@ def analyse(rows: list[dict[str, Any]], baseline: str) -> dict[str, Any]:
     return found
 
 
+def contrasts(rows: list[dict[str, Any]], pairs: list[list[str]]) -> list[dict[str, Any]]:
+    """Return, of each pair (arm, other), how much sooner the arm arrives than the other; see `analyse`."""
+    return [
+        {
+            "arm": arm,
+            "over": other,
+            **{
+                key: value
+                for key, value in analyse([row for row in rows if row["arm"] in (arm, other)], other)[
+                    arm
+                ].items()
+                if key.startswith("speedup")
+            },
+        }
+        for arm, other in pairs
+    ]
+
+
 def curves(rows: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
     """Return, by task and arm, the mean pass rate at each evaluation with its t interval over seeds.
 
@@ -182,6 +200,7 @@ def main() -> None:
     parser.add_argument("study", type=Path)
     parser.add_argument("directory", type=Path)
     parser.add_argument("--baseline", default="plain 2e-4")
+    parser.add_argument("--contrast", nargs=2, action="append", default=[], metavar=("ARM", "OVER"))
     arguments = parser.parse_args()
     rows = collect(arguments.study)
     arms = analyse(rows, arguments.baseline)
@@ -195,6 +214,7 @@ def main() -> None:
             "trained_by": trained_by(arguments.study),
             "collected_by": code_version(),
             "arms": arms,
+            "contrasts": contrasts(rows, arguments.contrast),
             "curves": curves(rows),
             "runs": rows,
         },
