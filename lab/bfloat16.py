@@ -13,11 +13,13 @@ def widen(bits: NDArray[np.uint16], out: NDArray[np.uint32]) -> None:
     """Write bfloat16 numbers as float32, exactly.
 
     Args:
-        bits: uint16 [number], as stored.
-        out: uint32 [number], the bits of the same numbers as float32.
+        bits: uint16 [row, number], as stored.
+        out: uint32 [row, number], the bits of the same numbers as float32.
     """
-    for place in range(len(bits)):
-        out[place] = np.uint32(bits[place]) << np.uint32(16)
+    for row in range(len(bits)):
+        of_row, wide = bits[row], out[row]
+        for place in range(len(of_row)):
+            wide[place] = np.uint32(of_row[place]) << np.uint32(16)
 
 
 @compiled

@@ -38,11 +38,10 @@ class IncrementProducts:
         """
         from lab.linearity.streaming.kernels import add_products
 
-        upper = np.zeros((self._intervals, self._intervals))
-        add_products(block.values, upper)
-        if not np.isfinite(upper.trace()):
+        products = state["products"]
+        add_products(block.values, products)
+        if not np.isfinite(products.trace()):
             block.require_finite()
-        state["products"] += upper + np.triu(upper, 1).T
 
     def merge(self, state: State, later: State) -> None:
         """See `Accumulator.merge`."""

@@ -27,7 +27,7 @@ def add_products(values: _Float32, products: FloatArray) -> None:
 
     Args:
         values: float32 [checkpoint, element].
-        products: float64 [interval, interval]; of it, the upper triangle is added to.
+        products: float64 [interval, interval], added to.
     """
     intervals, size = values.shape[0] - 1, values.shape[1]
     increments = np.empty((intervals, _TILE), np.float32)
@@ -45,8 +45,10 @@ def add_products(values: _Float32, products: FloatArray) -> None:
             trace += of_tile[row, row]
         if _SMALLEST_SQUARES < trace < np.inf:
             for row in range(intervals):
-                for column in range(row, intervals):
+                products[row, row] += of_tile[row, row]
+                for column in range(row + 1, intervals):
                     products[row, column] += of_tile[row, column]
+                    products[column, row] = products[row, column]
         elif _any_moved(increments, width):
             _add_exact_products(values, start, start + width, products)
 
@@ -94,7 +96,7 @@ def _add_exact_products(values: _Float32, start: int, stop: int, products: Float
         for row in range(intervals):
             increment[row] = np.float64(values[row + 1, place]) - np.float64(values[row, place])
         for row in range(intervals):
-            for column in range(row, intervals):
+            for column in range(intervals):
                 products[row, column] += increment[row] * increment[column]
 
 

@@ -19,8 +19,8 @@ import numpy as np
 from lab.linearity.streaming.accumulator import Accumulator, State
 from lab.linearity.streaming.block import Block, Float32Array, NotFinite
 
-_BLOCK_VALUES = 2**20  # Of a block over all checkpoints: 4 MiB, so that reads are few and long.
-_BLOCKS_OF_A_TASK = 12
+_BLOCK_VALUES = 2**21  # Of a block over all checkpoints: 8 MiB, so that reads are few and long.
+_BLOCKS_OF_A_TASK = 6
 _TASKS_AHEAD = 4  # Of each thread; bounds the states that wait to be merged.
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from lab.errors import BadInput
 from lab.settings import suggest
 from lab.trajectory.readers.alignment import Aligned
+from lab.trajectory.readers.stored import read_rows
 from lab.trajectory.series import FLOAT_BYTES, TensorInfo, check_slice
 
 
@@ -76,17 +77,13 @@ class ModelSeries:
         """
         stop = min(stop, self.tensors[self._known(name)].size)
         values = np.empty((len(self._checkpoints), max(0, stop - start)))
-        self._fill(name, start, stop, values)
+        read_rows([item.tensors[name] for item in self._checkpoints], start, stop, values)
         return values
 
     def read_into(self, name: str, start: int, stop: int, out: np.ndarray) -> None:
         """See `lab.trajectory.series.CheckpointSeries.read_into`; threads may call it at once."""
         check_slice(start, stop, self.tensors[self._known(name)].size, out, len(self._checkpoints))
-        self._fill(name, start, stop, out)
-
-    def _fill(self, name: str, start: int, stop: int, out: np.ndarray) -> None:
-        for item, row in zip(self._checkpoints, out, strict=True):
-            item.tensors[name].read_into(start, stop, row)
+        read_rows([item.tensors[name] for item in self._checkpoints], start, stop, out)
 
     def select(self, indices: Sequence[int]) -> ModelSeries:
         """Return the series of some of the checkpoints, by increasing index."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -13,8 +14,8 @@ import numpy as np
 from lab.trajectory.readers.source_file import SourceFile
 from lab.trajectory.series import FLOAT_BYTES
 
-SCRATCH_BYTES = 2**18
-"""Stored numbers of one checkpoint that are widened at a time, so that they stay in a core's cache."""
+SCRATCH_BYTES = 2**22
+"""Stored numbers of all checkpoints that are widened at a time."""
 
 
 class StoredTensor(Protocol):
@@ -79,31 +80,50 @@ class FileTensor:
         Raises:
             BadInput: the file is gone, changed or too short.
         """
-        if self.dtype == str(out.dtype):
-            self.read_raw(start, out)
-            return
-        longest = max(1, SCRATCH_BYTES // FLOAT_BYTES[self.dtype])
-        for begin in range(0, stop - start, longest):
-            part = out[begin : begin + longest]
-            raw = _scratch(len(part), RAW_TYPES[self.dtype])
-            self.read_raw(start + begin, raw)
-            widen(raw, self.dtype, part)
+        read_rows([self], start, stop, out[None])
 
     def read_raw(self, start: int, raw: np.ndarray) -> None:
         """Fill `raw`, of `RAW_TYPES[dtype]`, contiguous, with the stored numbers from element `start`."""
         self.file.read_into(self.offset + start * FLOAT_BYTES[self.dtype], raw)
 
 
+def read_rows(tensors: Sequence[StoredTensor], start: int, stop: int, out: np.ndarray) -> None:
+    """Fill `out`, float32 or float64 [tensor, stop - start] in C order, with the same elements of each tensor.
+
+    Tensors of one narrow type are widened together, in one call that leaves other threads alone.
+
+    Raises:
+        BadInput: a file is gone, changed or too short.
+    """
+    plain = [tensor for tensor in tensors if isinstance(tensor, FileTensor)]
+    if len(plain) < len(tensors) or len({tensor.dtype for tensor in plain}) != 1:
+        for each, row in zip(tensors, out, strict=True):
+            each.read_into(start, stop, row)
+        return
+    dtype = plain[0].dtype
+    if out.dtype.type is RAW_TYPES[dtype]:
+        for tensor, row in zip(plain, out, strict=True):
+            tensor.read_raw(start, row)
+        return
+    columns = max(1, SCRATCH_BYTES // (len(plain) * FLOAT_BYTES[dtype]))
+    for begin in range(0, stop - start, columns):
+        part = out[:, begin : begin + columns]
+        raw = _scratch(part.shape, RAW_TYPES[dtype])
+        for tensor, row in zip(plain, raw, strict=True):
+            tensor.read_raw(start + begin, row)
+        widen(raw, dtype, part)
+
+
 _thread = threading.local()
 
 
-def _scratch(count: int, dtype: type[np.generic]) -> np.ndarray:
+def _scratch(shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:
     """Return an array that the same thread used before: fresh memory would cost more than the conversion."""
-    size = count * np.dtype(dtype).itemsize
+    size = math.prod(shape) * np.dtype(dtype).itemsize
     if getattr(_thread, "bytes", None) is None or _thread.bytes.size < size:
         _thread.bytes = np.empty(max(size, SCRATCH_BYTES), dtype=np.uint8)
     buffer: np.ndarray = _thread.bytes[:size]
-    return buffer.view(dtype)
+    return buffer.view(dtype).reshape(shape)
 
 
 @dataclass(frozen=True)
