@@ -31,6 +31,11 @@ BENCHMARKS: dict[str, Benchmark] = {
         show="lab.bench.grpo_step_report:show",
         check="lab.bench.grpo_step:check",
     ),
+    "jump": Benchmark(
+        settings="lab.bench.jump_settings:JumpSettings",
+        run="lab.bench.jump:run",
+        show="lab.bench.jump:show",
+    ),
     "measure_checkpoints": Benchmark(
         settings="lab.bench.measure_checkpoints_settings:MeasureCheckpointsSettings",
         run="lab.bench.measure_checkpoints:run",
