@@ -24,9 +24,9 @@ from lab.draw import Draw
 from lab.files import read_json, write_json
 from lab.linearity import forecast_skill, lag_cosine, r_squared, to_json
 from lab.linearity.filters import PAPER, UNFILTERED, Protocol
-from lab.linearity.placement import place
+from lab.linearity.placement import Placement, place
 from lab.linearity.walk import selection_matched
-from lab.provenance import provenance
+from lab.provenance import code_version
 from lab.trajectory.series import RunSeries
 from lab.trajectory.store import group
 
@@ -148,15 +148,7 @@ def numbers_of(run: Path) -> dict[str, Any]:
         "training_pass_rate": training_pass_rate(series),
     }
     if placed is not None:
-        pooled = placed.pooled
-        found |= {
-            "signal_squared": pooled.signal_squared,
-            "signal_squared_interval": pooled.signal_squared_interval,
-            "curvature_horizon": pooled.curvature_horizon,
-            "curvature_interval": pooled.curvature_interval,
-            "noise_rank": pooled.noise_rank,
-            "expected_r2_mean": placed.expected_r_squared,
-        }
+        found |= placement_numbers(placed)
     if "evaluation" in series.tree.children:
         evaluation = group(series.tree, "evaluation")
         found["pass_rate"] = evaluation["pass_rate"].values
@@ -193,9 +185,17 @@ def config_of(run: Path) -> dict[str, Any]:
     return config
 
 
-def code_version() -> dict[str, Any]:
-    """Return when and by which code something is collected: `provenance` without the list of packages."""
-    return {key: value for key, value in provenance().items() if key != "packages"}
+def placement_numbers(placed: Placement) -> dict[str, Any]:
+    """Return what a row says of where its run lies on the phase diagram."""
+    pooled = placed.pooled
+    return {
+        "signal_squared": pooled.signal_squared,
+        "signal_squared_interval": pooled.signal_squared_interval,
+        "curvature_horizon": pooled.curvature_horizon,
+        "curvature_interval": pooled.curvature_interval,
+        "noise_rank": pooled.noise_rank,
+        "expected_r2_mean": placed.expected_r_squared,
+    }
 
 
 def trained_by(study: Path) -> list[str]:

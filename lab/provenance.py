@@ -34,6 +34,11 @@ def provenance() -> dict[str, Any]:
     }
 
 
+def code_version() -> dict[str, Any]:
+    """Return when and by which code something is made: `provenance` without the list of packages."""
+    return {key: value for key, value in provenance().items() if key != "packages"}
+
+
 def _git(*arguments: str) -> str | None:
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,3 +56,35 @@ def lab(
         return Outcome(code, captured.out, captured.err)
 
     return call
+
+
+@pytest.fixture(scope="session")
+def small_run() -> tuple[str, ...]:
+    """Words of the command line for the run `train/a`: four steps, a record and a checkpoint every two."""
+    return (
+        "train",
+        "name=a",
+        "steps=4",
+        "recorder.every=2",
+        "recorder.save_every=2",
+        "objective.prompts=4",
+        "objective.rollouts=4",
+        "evaluation.problems=8",
+        "evaluation.rollouts=1",
+        "probes.prompts=4",
+        "probes.responses=2",
+        "logger=none",
+    )
+
+
+@pytest.fixture
+def assert_refused(tmp_path: Path) -> Callable[[Outcome, Sequence[str]], None]:
+    """Assert exit code 2, one line that holds the parts, no traceback, and no file in the working directory."""
+
+    def check(outcome: Outcome, parts: Sequence[str]) -> None:
+        assert outcome.code == 2, outcome.err
+        assert [part for part in parts if part not in outcome.err] == [], outcome.err
+        assert len(outcome.err.strip().splitlines()) == 1 and "Traceback" not in outcome.err + outcome.out
+        assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+    return check

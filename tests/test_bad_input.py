@@ -16,21 +16,6 @@ import torch
 
 from lab import cli
 
-SMALL = (
-    "train",
-    "name=a",
-    "steps=4",
-    "recorder.every=2",
-    "recorder.save_every=2",
-    "objective.prompts=4",
-    "objective.rollouts=4",
-    "evaluation.problems=8",
-    "evaluation.rollouts=1",
-    "probes.prompts=4",
-    "probes.responses=2",
-    "logger=none",
-)
-
 REFUSED: list[tuple[list[str], list[str]]] = [
     (["trane"], ["unknown verb 'trane'", "did you mean 'train'?", "quickstart"]),
     (["train", "experiment=nope"], ["experiment: unknown 'nope'", "tiny_base"]),
@@ -97,19 +82,11 @@ REFUSED: list[tuple[list[str], list[str]]] = [
 ]
 
 
-def assert_refused(outcome: Any, parts: list[str], folder: Path) -> None:
-    """Exit code 2, one line that holds the parts, no traceback, no run."""
-    assert outcome.code == 2, outcome.err
-    assert [part for part in parts if part not in outcome.err] == [], outcome.err
-    assert len(outcome.err.strip().splitlines()) == 1 and "Traceback" not in outcome.err + outcome.out
-    assert [path for path in folder.rglob("*") if path.is_file()] == []
-
-
 @pytest.mark.parametrize(("words", "parts"), REFUSED, ids=[" ".join(words) for words, _ in REFUSED])
 def test_a_wrong_value_is_refused_by_name(
-    lab: Callable[..., Any], tmp_path: Path, words: list[str], parts: list[str]
+    lab: Callable[..., Any], words: list[str], parts: list[str], assert_refused: Callable[..., None]
 ) -> None:
-    assert_refused(lab(*words), parts, tmp_path)
+    assert_refused(lab(*words), parts)
 
 
 @pytest.mark.parametrize(
@@ -126,31 +103,37 @@ def test_a_wrong_value_is_refused_by_name(
     ],
 )
 def test_what_shows_only_when_the_policy_is_there_leaves_no_run(
-    lab: Callable[..., Any], tmp_path: Path, words: list[str], parts: list[str]
+    lab: Callable[..., Any], words: list[str], parts: list[str], assert_refused: Callable[..., None]
 ) -> None:
-    assert_refused(lab(*words), parts, tmp_path)
+    assert_refused(lab(*words), parts)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_gpu_asked_for_where_there_is_none(lab: Callable[..., Any], tmp_path: Path) -> None:
-    assert_refused(lab("train", "trainer=gpu"), ["trainer.devices", "0 found", "trainer=cpu"], tmp_path)
+def test_a_gpu_asked_for_where_there_is_none(
+    lab: Callable[..., Any], assert_refused: Callable[..., None]
+) -> None:
+    assert_refused(lab("train", "trainer=gpu"), ["trainer.devices", "0 found", "trainer=cpu"])
 
 
 def test_a_logger_that_is_not_installed(
-    lab: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lab: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, assert_refused: Callable[..., None]
 ) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)  # importing it raises ImportError
-    assert_refused(lab("train", "logger=wandb"), ["logger=wandb: not installed", "pip install"], tmp_path)
+    assert_refused(lab("train", "logger=wandb"), ["logger=wandb: not installed", "pip install"])
 
 
-def test_bad_input_of_a_part_leaves_no_quickstart_behind(lab: Callable[..., Any], tmp_path: Path) -> None:
-    assert_refused(lab("quickstart", "task.prompt='É{expression}='"), ["task.prompt", "no token"], tmp_path)
+def test_bad_input_of_a_part_leaves_no_quickstart_behind(
+    lab: Callable[..., Any], assert_refused: Callable[..., None]
+) -> None:
+    assert_refused(lab("quickstart", "task.prompt='É{expression}='"), ["task.prompt", "no token"])
 
 
-def test_too_little_disk(lab: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_disk(
+    lab: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, assert_refused: Callable[..., None]
+) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(2**40, 2**40 - 2**20, 2**20))
-    assert_refused(lab("train"), ["needs", "of disk", "1.0 MiB are free", "runs_dir"], tmp_path)
+    assert_refused(lab("train"), ["needs", "of disk", "1.0 MiB are free", "runs_dir"])
 
 
 def test_the_traceback_is_shown_on_request(
@@ -166,10 +149,10 @@ def test_the_traceback_is_shown_on_request(
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(tmp_path_factory: pytest.TempPathFactory, small_run: tuple[str, ...]) -> Path:
     """A directory that holds a finished run, runs/train/a."""
     folder = tmp_path_factory.mktemp("finished")
-    assert cli.main([*SMALL, f"runs_dir={folder / 'runs'}"]) == 0
+    assert cli.main([*small_run, f"runs_dir={folder / 'runs'}"]) == 0
     return folder
 
 
@@ -199,15 +182,17 @@ def message_of(outcome: Any) -> str:
     return str(outcome.err)
 
 
-def test_a_finished_name_is_refused(lab: Callable[..., Any], run: Path) -> None:
-    message = message_of(lab(*SMALL))
+def test_a_finished_name_is_refused(lab: Callable[..., Any], run: Path, small_run: tuple[str, ...]) -> None:
+    message = message_of(lab(*small_run))
     assert "runs/train/a is finished" in message and "clean=true" in message
     assert (run / "DONE").exists()
 
 
-def test_a_name_with_another_configuration_is_refused(lab: Callable[..., Any], run: Path) -> None:
+def test_a_name_with_another_configuration_is_refused(
+    lab: Callable[..., Any], run: Path, small_run: tuple[str, ...]
+) -> None:
     unfinish(run)
-    message = message_of(lab(*SMALL, "seed=1"))
+    message = message_of(lab(*small_run, "seed=1"))
     assert "seed is 0 there and 1 here" in message
 
 
@@ -215,36 +200,40 @@ def test_a_name_with_another_configuration_is_refused(lab: Callable[..., Any], r
     "damage", [halve, lambda file: file.write_bytes(b""), lambda file: torch.save({}, file)]
 )
 def test_a_corrupt_checkpoint_is_named(
-    lab: Callable[..., Any], run: Path, damage: Callable[[Path], Any]
+    lab: Callable[..., Any], run: Path, damage: Callable[[Path], Any], small_run: tuple[str, ...]
 ) -> None:
     unfinish(run)
     damage(run / "resume.ckpt")
-    message = message_of(lab(*SMALL))
+    message = message_of(lab(*small_run))
     assert "runs/train/a/resume.ckpt" in message and "delete it" in message
 
 
 @pytest.mark.parametrize("name", ["step_00000002.npz", "static.npz"])
-def test_a_corrupt_record_is_named(lab: Callable[..., Any], run: Path, name: str) -> None:
+def test_a_corrupt_record_is_named(
+    lab: Callable[..., Any], run: Path, name: str, small_run: tuple[str, ...]
+) -> None:
     unfinish(run)
     halve(run / "records" / name)
-    message = message_of(lab(*SMALL))
+    message = message_of(lab(*small_run))
     assert f"runs/train/a/records/{name}" in message and "clean=true" in message
 
 
-def test_a_corrupt_record_is_named_before_training_goes_on(lab: Callable[..., Any], run: Path) -> None:
+def test_a_corrupt_record_is_named_before_training_goes_on(
+    lab: Callable[..., Any], run: Path, small_run: tuple[str, ...]
+) -> None:
     unfinish(run)
     saved = torch.load(run / "resume.ckpt", weights_only=True)
     saved["lab_counters"]["step"] = 2
     torch.save(saved, run / "resume.ckpt")
     halve(run / "records" / "step_00000002.npz")
-    assert "step_00000002.npz" in message_of(lab(*SMALL))
+    assert "step_00000002.npz" in message_of(lab(*small_run))
     assert torch.load(run / "resume.ckpt", weights_only=True)["lab_counters"]["step"] == 2
 
 
-def test_a_missing_record_is_noticed(lab: Callable[..., Any], run: Path) -> None:
+def test_a_missing_record_is_noticed(lab: Callable[..., Any], run: Path, small_run: tuple[str, ...]) -> None:
     unfinish(run)
     (run / "records" / "step_00000002.npz").unlink()
-    message = message_of(lab(*SMALL))
+    message = message_of(lab(*small_run))
     assert "runs/train/a/records" in message and "0, 4" in message
 
 
@@ -271,9 +260,9 @@ def test_a_corrupt_summary_is_named(lab: Callable[..., Any], run: Path) -> None:
 
 @pytest.mark.parametrize("objective", [["objective=rlvr"], ["objective=sft", "objective.examples=8"]])
 def test_a_run_that_explodes_says_where_and_keeps_its_last_good_checkpoint(
-    lab: Callable[..., Any], tmp_path: Path, objective: list[str]
+    lab: Callable[..., Any], tmp_path: Path, objective: list[str], small_run: tuple[str, ...]
 ) -> None:
-    words = [word for word in SMALL if not word.startswith("objective.")]
+    words = [word for word in small_run if not word.startswith("objective.")]
     outcome = lab(*words, *objective, "optimizer.learning_rate=1e30")
     assert outcome.code == 3 and "Traceback" not in outcome.err
     found = re.search(r"step (\d): .*(not finite|is nan).*optimizer\.learning_rate", outcome.err)

@@ -14,21 +14,6 @@ from lab.memory import is_out_of_memory
 from lab.objectives.rlvr import RLVR
 from lab.trajectory.store import open_store
 
-SMALL = (
-    "train",
-    "name=a",
-    "steps=4",
-    "recorder.every=2",
-    "recorder.save_every=2",
-    "objective.prompts=4",
-    "objective.rollouts=4",
-    "evaluation.problems=8",
-    "evaluation.rollouts=1",
-    "probes.prompts=4",
-    "probes.responses=2",
-    "logger=none",
-)
-
 
 @pytest.mark.parametrize(
     ("error", "expected"),
@@ -52,7 +37,7 @@ def test_memory_that_torch_really_refuses_is_told() -> None:
 
 
 def test_the_message_names_settings_and_nothing_is_lost(
-    lab: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lab: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_run: tuple[str, ...]
 ) -> None:
     sampled = RLVR.collect
 
@@ -62,7 +47,7 @@ def test_the_message_names_settings_and_nothing_is_lost(
         return sampled(self, step, draw)
 
     monkeypatch.setattr(RLVR, "collect", collect)
-    outcome = lab(*SMALL)
+    outcome = lab(*small_run)
     assert outcome.code == 3 and len(outcome.err.strip().splitlines()) == 1
     for part in ("objective.micro_batch_prompts lower (all at once)", "objective.rollouts (4)", "2.00 GiB"):
         assert part in outcome.err
@@ -71,7 +56,7 @@ def test_the_message_names_settings_and_nothing_is_lost(
     saved = torch.load(run / "resume.ckpt", weights_only=True)
     assert saved["lab_counters"]["step"] == 2 and not (run / "DONE").exists()
     monkeypatch.setattr(RLVR, "collect", sampled)
-    assert lab(*SMALL).code == 0
+    assert lab(*small_run).code == 0
     assert open_store(run)["metrics"]["step"].values.tolist() == [1, 2, 3, 4]
 
 

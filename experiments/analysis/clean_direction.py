@@ -21,10 +21,11 @@ import yaml
 from numpy.typing import NDArray
 
 from experiments.analysis.statistics import cells, jackknife
-from experiments.collect import code_version, runs_of
+from experiments.collect import runs_of
 from lab.draw import Draw
 from lab.files import write_json
 from lab.linearity import to_json
+from lab.provenance import code_version
 from lab.trajectory.store import group, open_store
 
 Array = NDArray[np.float64]

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from experiments.analysis.statistics import Rows, by_seed, cells, interval
 from experiments.collect import (
     SHORTEST_WINDOW,
-    code_version,
     config_of,
+    placement_numbers,
     positions,
     runs_of,
     trained_by,
@@ -40,6 +40,7 @@ from lab.linearity import (
     to_json,
 )
 from lab.linearity.placement import place
+from lab.provenance import code_version
 from lab.trajectory.series import RunSeries
 from lab.trajectory.store import group
 
@@ -93,14 +94,8 @@ def window_of(raw: Array, free: Array, steps: Array) -> dict[str, Any]:
     }
     placed = place(free, steps)
     if placed is not None:
-        pooled = placed.pooled
         found |= {
-            "signal_squared": pooled.signal_squared,
-            "signal_squared_interval": pooled.signal_squared_interval,
-            "curvature_horizon": pooled.curvature_horizon,
-            "curvature_interval": pooled.curvature_interval,
-            "noise_rank": pooled.noise_rank,
-            "expected_r2_mean": placed.expected_r_squared,
+            **placement_numbers(placed),
             "expected_excess": placed.expected_r_squared - walk,
         }
     return found

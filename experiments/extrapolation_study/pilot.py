@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from experiments.analysis.statistics import interval
-from experiments.collect import code_version, config_of, positions, runs_of, trained_by
+from experiments.collect import config_of, positions, runs_of, trained_by
 from experiments.extrapolation_study.models import (
     FIRST,
     LAST,
@@ -56,6 +56,7 @@ from lab.linearity import to_json
 from lab.linearity.filters import UNFILTERED
 from lab.linearity.measure import measure_trajectory
 from lab.linearity.verdict import verdict
+from lab.provenance import code_version
 from lab.trajectory.series import RunSeries
 
 Array = NDArray[np.float64]

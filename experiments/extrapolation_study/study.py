@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.collect import code_version, config_of, runs_of
+from experiments.collect import config_of, runs_of
 from experiments.extrapolation_study.models import FIRST, LAST, SEED, Window, correct, evaluation
 from lab.cell_summary import mean_interval
 from lab.evaluate_run import Judge
@@ -26,6 +26,7 @@ from lab.evaluation import average_at_k
 from lab.files import read_json, write_json
 from lab.objectives.settings import GenerationSettings
 from lab.policies import build_policy_settings
+from lab.provenance import code_version
 from lab.tasks import build_task
 
 METHODS = ("two_point", "least_squares", "damped", "rank_1", "low_rank", "exponential")

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from experiments.analysis.statistics import interval
-from experiments.collect import code_version, runs_of
+from experiments.collect import runs_of
 from experiments.mechanism.estimates import within_slope
 from lab.files import write_json
 from lab.linearity import to_json
+from lab.provenance import code_version
 from lab.trajectory.store import group, open_store
 
 _SQUARES = ("right_score_square", "wrong_score_square", "gap_square")

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from experiments.analysis.statistics import interval, jackknife
-from experiments.collect import code_version, config_of, runs_of
+from experiments.collect import config_of, runs_of
 from experiments.mechanism.estimates import (
     Halves,
     common_slope,
@@ -31,6 +31,7 @@ from lab.draw import Draw
 from lab.errors import BadInput
 from lab.files import read_json, write_json
 from lab.linearity import to_json
+from lab.provenance import code_version
 
 PAIRS = (("right", "gap"), ("drift", "gap"), ("drift", "right"))
 KINDS = ("corrected", "uncorrected")

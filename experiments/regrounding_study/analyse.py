@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 
 import lab
-from experiments.collect import code_version, runs_of, trained_by
+from experiments.collect import runs_of, trained_by
 from lab.cell_summary import mean_interval
 from lab.errors import BadInput
 from lab.files import write_json
+from lab.provenance import code_version
 from lab.time_to_target import time_to_target, total_cost
 
 TARGETS = {"addition": 0.42, "maximum": 0.75, "maximum of three": 0.15}

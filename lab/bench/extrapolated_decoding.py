@@ -27,7 +27,7 @@ from lab.policies.extrapolated_source import Extrapolated
 from lab.policies.logit_source import LogitSource
 from lab.policies.policy import EncodedPrompts, Policy
 from lab.policies.rollout import rollout
-from lab.provenance import provenance
+from lab.provenance import code_version
 from lab.runs import Run
 from lab.tasks import build_task
 
@@ -90,7 +90,7 @@ def run(settings: ExtrapolatedDecodingSettings, held: Run, seed: int, threads: i
         "threads": threads,
         "seed": seed,
         "device": torch.cuda.get_device_name() if policy.device.type == "cuda" else "cpu",
-        **{key: value for key, value in provenance().items() if key != "packages"},
+        **code_version(),
         "machine": machine(),
         "seconds_per_token_of_each_round": {name: rows[:, 0] for name, rows in each.items()},
     }

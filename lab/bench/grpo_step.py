@@ -31,7 +31,7 @@ from lab.draw import Draw
 from lab.files import write_json
 from lab.objectives.settings import RLVRSettings
 from lab.optimizers import AdamWSettings
-from lab.provenance import provenance
+from lab.provenance import code_version
 from lab.runs import Run
 from lab.training import TrainSettings, build_train_settings
 
@@ -88,7 +88,7 @@ def run(settings: BenchSettings, held: Run, seed: int, threads: int) -> dict[str
             "threads": threads,
             "seed": seed,
         },
-        **{key: value for key, value in provenance().items() if key != "packages"},
+        **code_version(),
         "machine": machine(),
         "versions": {LAB: ready[LAB]["versions"], TRL: ready[TRL]["versions"]},
     }

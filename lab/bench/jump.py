@@ -22,7 +22,7 @@ from lab.bench.machine import machine
 from lab.composition import compose
 from lab.draw import Draw
 from lab.module import LabModule
-from lab.provenance import provenance
+from lab.provenance import code_version
 from lab.regrounding.callback import build_callback
 from lab.runs import Run
 from lab.trainer import build_trainer
@@ -70,7 +70,7 @@ def run(settings: JumpSettings, held: Run, seed: int, threads: int) -> dict[str,
         "what": settings.what,
         **found,
         "settings": {**asdict(settings), "seed": seed, "threads": threads},
-        **{key: value for key, value in provenance().items() if key != "packages"},
+        **code_version(),
         "machine": machine(),
     }
     line = ", ".join(f"{name} {format_interval(each['steps_per_jump'])}" for name, each in found.items())

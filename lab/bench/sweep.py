@@ -25,7 +25,7 @@ from lab.bench.intervals import format_interval, median_interval, ratio_interval
 from lab.bench.machine import machine
 from lab.bench.sweep_settings import SweepBenchSettings
 from lab.errors import RunFailed
-from lab.provenance import provenance
+from lab.provenance import code_version
 from lab.runs import Run
 
 TARGETS = {"trials_per_hour": 100.0, "speed_up": 1.7, "overhead_s": 0.1}
@@ -67,7 +67,7 @@ def run(settings: SweepBenchSettings, held: Run, seed: int, threads: int) -> dic
         "start_up_s": first - median(others),
         "targets": TARGETS,
         "settings": {**asdict(settings), "seed": seed, "threads": threads},
-        **{key: value for key, value in provenance().items() if key != "packages"},
+        **code_version(),
         "machine": machine(),
         "seconds_of_each_command": {str(workers): values for workers, values in seconds.items()},
     }
