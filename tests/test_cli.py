@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -302,6 +303,31 @@ def test_a_signal_that_a_library_swallowed_still_exits_with_130(call: Callable[.
 
     fake.action = action
     assert call().code == 130
+
+
+def test_a_signal_that_comes_in_a_finaliser_stops_the_run_none_the_less(
+    call: Callable[..., Any], fake: Fake
+) -> None:
+    class Dying:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)  # what the handler raises here, Python drops
+            raised.append("not in the finaliser")
+
+    raised: list[str] = []
+
+    def action(config: DictConfig) -> None:
+        Dying()
+        try:
+            time.sleep(20)
+        except Interrupted:
+            raised.append("after it")
+            raise
+
+    fake.action = action
+    hook = sys.unraisablehook
+    outcome = call()
+    assert outcome.code == 130 and outcome.err.count("stopped by SIGTERM") == 1
+    assert raised == ["after it"] and sys.unraisablehook is hook
 
 
 def test_sigterm_of_a_process(tmp_path: Path) -> None:
