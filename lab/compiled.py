@@ -21,7 +21,8 @@ def compiled(function: Function) -> Function:
     """Return `function` compiled by Numba at its first call; other threads may run meanwhile.
 
     The machine code is kept beside the source or in the user's cache directory, so that only the first process
-    compiles; where neither can be written, every process does.
+    compiles; where neither can be written, every process does. It holds that of the functions that are called, and
+    is made anew when the function's own file changes: what may change together belongs in one file.
     """
     try:
         return cast(Function, numba.njit(cache=True, **_OPTIONS)(function))

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -236,6 +240,104 @@ def test_the_number_of_threads_changes_nothing(checkpoints: int, monkeypatch: py
 
 
 SIZES = {"a": 5, "b": 40_000, "empty": 0, "c": 1, "d": 12_345}
+
+
+# ---- straight from files -------------------------------------------------------------------------------
+
+
+@dataclass
+class Rows:
+    descriptors: np.ndarray
+    offsets: np.ndarray
+    dtype: str
+
+
+class Files:
+    """The same values in one file for each checkpoint, tensors one after the other."""
+
+    def __init__(self, directory: Path, dtype: str, tensors: dict[str, np.ndarray]) -> None:
+        self.dtype, self.values = dtype, {name: values.copy() for name, values in tensors.items()}
+        if dtype == "bfloat16":
+            for values in self.values.values():
+                values.view(np.uint32)[:] &= 0xFFFF0000
+        self.paths = [directory / str(index) for index in range(len(next(iter(tensors.values()))))]
+        for index, path in enumerate(self.paths):
+            rows = [values[index] for values in self.values.values()]
+            if dtype == "bfloat16":
+                rows = [(row.view(np.uint32) >> 16).astype(np.uint16) for row in rows]
+            path.write_bytes(b"head" + b"".join(row.tobytes() for row in rows))
+        self.open = [path.open("rb") for path in self.paths]
+        self.reads_into = 0
+
+    def plain_rows(self, name: str) -> Rows:
+        before = list(self.values)[: list(self.values).index(name)]
+        offset = 4 + sum(self.values[each].shape[1] for each in before) * (
+            4 if self.dtype == "float32" else 2
+        )
+        numbers = np.array([stream.fileno() for stream in self.open], np.int32)
+        return Rows(numbers, np.full(len(self.open), offset), self.dtype)
+
+    def read_into(self, name: str, start: int, stop: int, out: np.ndarray) -> None:
+        self.reads_into += 1
+        out[:] = self.values[name][:, start:stop]
+
+
+def merged_states(series: object, checkpoints: int, sizes: dict[str, int], protocol=UNFILTERED):
+    steps = np.arange(checkpoints) * 10.0
+    accumulators = [
+        IncrementProducts(checkpoints),
+        RSquaredCounts(steps, protocol),
+        Sample(checkpoints, "one", 0, 0.01, 5),
+        Sample(checkpoints, "two", 1, 0.02, 300),
+    ]
+    selections = [Selection(name, size) for name, size in sizes.items()]
+    found = scan(series, checkpoints, selections, accumulators, lambda _, states: dict(enumerate(states)), 2)
+    return {selection.name: states for selection, states in found}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("checkpoints", [3, 14, 40])
+def test_files_give_the_very_states_that_blocks_of_them_give(
+    checkpoints: int, dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import lab.linearity.streaming.one_pass as module
+
+    monkeypatch.setattr(module, "_BLOCK_VALUES", 2**12 * (checkpoints + 2))
+    monkeypatch.setattr(module, "_BLOCKS_OF_A_TASK", 2)
+    rng = np.random.default_rng(7)
+    files = Files(
+        tmp_path,
+        dtype,
+        {name: rng.normal(size=(checkpoints, size)).astype(np.float32) for name, size in SIZES.items()},
+    )
+    direct = merged_states(files, checkpoints, SIZES)
+    assert files.reads_into == 0
+    by_block = merged_states(Tensors(**files.values), checkpoints, SIZES)
+    assert list(direct) == list(by_block) == list(SIZES)
+    for name in SIZES:
+        for first, second in zip(direct[name].values(), by_block[name].values(), strict=True):
+            assert first.keys() == second.keys()
+            assert all(np.array_equal(first[key], second[key]) for key in first)
+
+
+def test_what_files_do_not_give_is_read_otherwise(tmp_path: Path) -> None:
+    values = {"a": walk(0, 3000), "b": walk(1, 7000)}
+    values["b"][5, 6999] = np.nan
+    files, sizes = Files(tmp_path, "float32", values), {name: each.shape[1] for name, each in values.items()}
+    with pytest.raises(NotFinite) as caught:
+        merged_states(files, 14, sizes)
+    assert (caught.value.tensor, caught.value.checkpoint, caught.value.element) == ("b", 5, 6999)
+    del sizes["b"]
+    files.reads_into = 0
+    merged_states(files, 14, sizes, PAPER)  # a filter
+    assert files.reads_into == 1
+    os.truncate(files.paths[9], 4 + 4 * 3000 - 1)
+    found = merged_states(files, 14, sizes)
+    assert files.reads_into == 2
+    assert found["a"][1]["tally"].tolist() == [3000, 3000, 0]
+    files.dtype = "float16"
+    merged_states(files, 14, sizes)
+    assert files.reads_into == 3
 
 
 def test_states_merge_in_any_grouping() -> None:

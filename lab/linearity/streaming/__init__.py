@@ -11,9 +11,10 @@ from lab.linearity.streaming.block import Block, NotFinite
 from lab.linearity.streaming.histogram import BINS, COARSE_BINS, quantiles, share_above, summarise_counts
 from lab.linearity.streaming.increment_products import IncrementProducts, equivalent_path, neighbour_cosine
 from lab.linearity.streaming.low_rank import RankOneShare, rank_one_shares
-from lab.linearity.streaming.one_pass import Selection, scan
+from lab.linearity.streaming.one_pass import scan
 from lab.linearity.streaming.r_squared_counts import RSquaredCounts
 from lab.linearity.streaming.sample import Sample
+from lab.linearity.streaming.selection import Selection
 from lab.linearity.streaming.tensor_statistics import LEVELS, NUMBERS, P_VALUES, TensorStatistics
 
 __all__ = [

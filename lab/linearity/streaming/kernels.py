@@ -1,4 +1,4 @@
-"""The two sums over all elements that a pass consists of, each in one reading of a block.
+"""The two sums over all elements that a pass consists of, each in one reading of a block, and both over open files.
 
 Elements are done tile by tile, as many at a time as fit a core's first cache with what is made of them. Arithmetic is
 float32, the type that weights come in: the difference of two neighbouring checkpoints of a weight is exact in it as
@@ -11,8 +11,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from lab.bfloat16 import widen
 from lab.compiled import compiled
 from lab.linearity.checks import FloatArray
+from lab.positioned_read import read_rows
 
 _TILE = 512
 _SMALLEST_SQUARES = 1e-28
@@ -216,3 +218,54 @@ def _exact_bin(values: _Float32, place: int, times: FloatArray, bins: int) -> in
         along += times[row] * offset
         of_times += times[row] * times[row]
     return min(int(bins * (along * along / (of_times * squares))), bins - 1)
+
+
+@compiled
+def observe_files(
+    descriptors: NDArray[np.int32],
+    offsets: NDArray[np.int64],
+    size: int,
+    numbers: NDArray[np.uint16] | _Float32,
+    values: _Float32,
+    times: FloatArray,
+    products: FloatArray,
+    counts: NDArray[np.int64],
+    places: NDArray[np.int64],
+    sample: _Float32,
+) -> bool:
+    """Do `add_products` and `count_r_squared` of elements that lie in open files, and keep some of them.
+
+    A few thousand elements at a time go through all of it, so that nothing leaves a core's second cache.
+
+    Args:
+        descriptors: int32 [checkpoint].
+        offsets: byte of the first element in each, int64 [checkpoint].
+        size: number of elements.
+        numbers: buffer for what is stored, [checkpoint x width]: uint16 for bfloat16; `values` itself for float32.
+        values: buffer, float32 [checkpoint x width].
+        times: see `count_r_squared`.
+        products: see `add_products`.
+        counts: see `count_r_squared`.
+        places: elements to keep, counted from the first, int64 [kept], sorted.
+        sample: float32 [checkpoint, kept], filled.
+
+    Returns:
+        Whether all could be read; if not, nothing of what was written is to be used.
+    """
+    checkpoints = len(descriptors)
+    width = len(values) // checkpoints
+    kept = 0
+    for start in range(0, size, width):
+        count = min(width, size - start)
+        stored = numbers[: checkpoints * count].reshape(checkpoints, count)
+        block = values[: checkpoints * count].reshape(checkpoints, count)
+        if not read_rows(descriptors, offsets + start * numbers.itemsize, stored):
+            return False
+        if numbers.itemsize == 2:
+            widen(stored.view(np.uint16), block.view(np.uint32))
+        add_products(block, products)
+        count_r_squared(block, times, counts)
+        while kept < len(places) and places[kept] < start + count:
+            sample[:, kept] = block[:, places[kept] - start]
+            kept += 1
+    return True

@@ -10,7 +10,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
 
@@ -18,6 +17,8 @@ import numpy as np
 
 from lab.linearity.streaming.accumulator import Accumulator, State
 from lab.linearity.streaming.block import Block, Float32Array, NotFinite
+from lab.linearity.streaming.direct import DirectObserver
+from lab.linearity.streaming.selection import Selection
 
 _BLOCK_VALUES = 2**21  # Of a block over all checkpoints: 8 MiB, so that reads are few and long.
 _BLOCKS_OF_A_TASK = 6
@@ -30,26 +31,6 @@ class Reader(Protocol):
     def read_into(self, name: str, start: int, stop: int, out: Float32Array) -> None:
         """Fill `out`, float32 [checkpoint, stop - start], with elements of one tensor."""
         ...
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Which elements of one tensor are looked at.
-
-    Attributes:
-        name: of the tensor.
-        size: elements of the tensor.
-        indices: sorted flat indices int64 of those looked at; None for all.
-    """
-
-    name: str
-    size: int
-    indices: np.ndarray | None = None
-
-    @property
-    def count(self) -> int:
-        """How many elements are looked at."""
-        return self.size if self.indices is None else len(self.indices)
 
 
 Finish = Callable[[Selection, list[State]], State]
@@ -80,8 +61,9 @@ def scan(
         NotFinite: a value is NaN or infinite.
         BadInput: the series cannot be read. Tensors that were finished before an error are still yielded.
     """
-    observe = _Observer(series, checkpoints, accumulators)
-    parts = _parts(selections, observe.width * _BLOCKS_OF_A_TASK)
+    observer = Observer(series, checkpoints, accumulators)
+    observe = DirectObserver(series, checkpoints, accumulators, observer)
+    parts = _parts(selections, observer.width * _BLOCKS_OF_A_TASK)
     pool = ThreadPoolExecutor(workers)
     ahead = workers * _TASKS_AHEAD
     observed: deque[tuple[_Part, Future[list[State]]]] = deque()
@@ -113,12 +95,12 @@ def scan(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-class _Observer:
+class Observer:
     """Reads a part of a tensor and shows it to the accumulators, with buffers of each thread's own."""
 
     def __init__(self, series: Reader, checkpoints: int, accumulators: Sequence[Accumulator]) -> None:
         self._series, self._checkpoints, self._accumulators = series, checkpoints, accumulators
-        self.width = max(64, _BLOCK_VALUES // (checkpoints + 2) // 64 * 64)
+        self.width = max(512, _BLOCK_VALUES // (checkpoints + 2) // 512 * 512)
         self._local = threading.local()
 
     def __call__(self, selection: Selection, start: int, stop: int) -> list[State]:

@@ -20,6 +20,10 @@ class RSquaredCounts:
 
     Without cast and filter, see `lab.linearity.streaming.kernels`.
 
+    Attributes:
+        plain: whether there is neither cast nor filter.
+        times: steps less their mean, over the whole span, float64 [checkpoint].
+
     Args:
         steps: [checkpoint], strictly increasing.
         protocol: the cast and the filter.
@@ -27,8 +31,8 @@ class RSquaredCounts:
 
     def __init__(self, steps: FloatArray, protocol: Protocol) -> None:
         self._steps, self._protocol = steps, protocol
-        self._plain = protocol.keeps_all("weights") and not protocol.casts("weights")
-        self._times = (steps - steps.mean()) / (steps[-1] - steps[0])
+        self.plain = protocol.keeps_all("weights") and not protocol.casts("weights")
+        self.times = (steps - steps.mean()) / (steps[-1] - steps[0])
 
     def init(self, tensor: str, size: int) -> State:
         """See `Accumulator.init`."""
@@ -36,13 +40,12 @@ class RSquaredCounts:
 
     def observe(self, state: State, block: Block) -> None:
         """See `Accumulator.observe`; values have to be finite."""
-        if self._plain:
+        if self.plain:
             from lab.linearity.streaming.kernels import count_r_squared
 
             counts = np.zeros(BINS + 1, np.int64)
-            count_r_squared(block.values, self._times, counts)
-            state["counts"] += counts[:BINS]
-            state["tally"] += (block.size, block.size, int(counts[BINS]))
+            count_r_squared(block.values, self.times, counts)
+            self.add(state, counts)
             return
         for values in block.strips():
             stored = self._protocol.cast(values.astype(np.float64), "weights")
@@ -52,6 +55,12 @@ class RSquaredCounts:
             state["counts"] += np.bincount(np.minimum((r2 * BINS).astype(np.intp), BINS - 1), minlength=BINS)
             constant = np.count_nonzero((stored == stored[0]).all(axis=0))
             state["tally"] += (stored.shape[1], np.count_nonzero(kept), constant)
+
+    @staticmethod
+    def add(state: State, counts: np.ndarray) -> None:
+        """Add elements that `kernels.count_r_squared` has counted, int64 [bin + 1], without filter."""
+        state["counts"] += counts[:BINS]
+        state["tally"] += (counts.sum(), counts.sum(), counts[BINS])
 
     def merge(self, state: State, later: State) -> None:
         """See `Accumulator.merge`."""

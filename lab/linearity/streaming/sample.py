@@ -9,7 +9,8 @@ from lab.linearity.streaming.accumulator import State
 from lab.linearity.streaming.block import Block
 from lab.trajectory.sampling import sample_coordinates
 
-_PLACES = "places"
+PLACES = "places"
+"""Key of the sampled elements' flat indices."""
 
 
 class Sample:
@@ -35,14 +36,19 @@ class Sample:
         share = stable_hash("rounding", self._seed, self.name, tensor) / 2**64
         count = max(self._minimum, int(self._fraction * size + share))
         chosen = sample_coordinates(self._seed, f"{self.name}/{tensor}", size, 0.0, count)
-        return {self.name: np.zeros((self._checkpoints, len(chosen)), np.float32), _PLACES: chosen}
+        return {self.name: np.zeros((self._checkpoints, len(chosen)), np.float32), PLACES: chosen}
 
     def observe(self, state: State, block: Block) -> None:
         """See `Accumulator.observe`."""
-        places = state[_PLACES]
-        first, last = np.searchsorted(places, (block.start, block.start + block.size))
-        if first < last:
-            state[self.name][:, first:last] = block.values[:, places[first:last] - block.start]
+        span = self.span(state, block.start, block.start + block.size)
+        if span.start < span.stop:
+            state[self.name][:, span] = block.values[:, state[PLACES][span] - block.start]
+
+    @staticmethod
+    def span(state: State, start: int, stop: int) -> slice:
+        """Return which of the sample's elements are among elements `start` to `stop`."""
+        first, last = np.searchsorted(state[PLACES], (start, stop))
+        return slice(int(first), int(last))
 
     def merge(self, state: State, later: State) -> None:
         """See `Accumulator.merge`; each element was seen by one of the two states, the other holds zero."""

@@ -17,7 +17,7 @@ from lab.linearity.streaming.accumulator import State
 from lab.linearity.streaming.histogram import coarse, quantiles, share_above
 from lab.linearity.streaming.increment_products import equivalent_path, neighbour_cosine
 from lab.linearity.streaming.low_rank import rank_one_shares
-from lab.linearity.streaming.one_pass import Selection
+from lab.linearity.streaming.selection import Selection
 
 LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
 

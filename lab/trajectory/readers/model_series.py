@@ -12,7 +12,7 @@ import numpy as np
 from lab.errors import BadInput
 from lab.settings import suggest
 from lab.trajectory.readers.alignment import Aligned
-from lab.trajectory.readers.stored import read_rows
+from lab.trajectory.readers.stored import PlainRows, plain_rows, read_rows
 from lab.trajectory.series import FLOAT_BYTES, TensorInfo, check_slice
 
 
@@ -84,6 +84,15 @@ class ModelSeries:
         """See `lab.trajectory.series.CheckpointSeries.read_into`; threads may call it at once."""
         check_slice(start, stop, self.tensors[self._known(name)].size, out, len(self._checkpoints))
         read_rows([item.tensors[name] for item in self._checkpoints], start, stop, out)
+
+    def plain_rows(self, name: str) -> PlainRows | None:
+        """Return where one tensor lies in the files, None where its bytes are not plain numbers of one type.
+
+        Raises:
+            BadInput: a file is gone or changed.
+        """
+        self._known(name)
+        return plain_rows([item.tensors[name] for item in self._checkpoints])
 
     def select(self, indices: Sequence[int]) -> ModelSeries:
         """Return the series of some of the checkpoints, by increasing index."""

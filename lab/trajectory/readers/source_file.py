@@ -19,7 +19,7 @@ OPEN_FILES = 256
 _Identity = tuple[int, int, int, int]
 
 
-class _Descriptor:
+class Descriptor:
     """An open file that closes itself once neither the cache nor a reading thread holds it."""
 
     def __init__(self, path: str) -> None:
@@ -33,8 +33,8 @@ class _Descriptor:
 
 
 @lru_cache(maxsize=OPEN_FILES)
-def _descriptor(path: str, identity: _Identity) -> _Descriptor:
-    opened = _Descriptor(path)
+def _descriptor(path: str, identity: _Identity) -> Descriptor:
+    opened = Descriptor(path)
     if _identity(os.fstat(opened.number)) != identity:
         raise BadInput(f"{path}: the file changed while it was read; wait until its writer is done")
     return opened
@@ -63,6 +63,17 @@ class SourceFile:
         self.size = found.st_size
         self._identity = _identity(found)
         self.read(0, 0)  # opens it, so that what may not be read is refused before any work
+
+    def descriptor(self) -> Descriptor:
+        """Return the open file, to be held as long as its number is used.
+
+        Raises:
+            BadInput: the file is gone or changed.
+        """
+        try:
+            return _descriptor(self._name, self._identity)
+        except OSError as error:
+            raise unreadable(self.path, error) from None
 
     def read(self, offset: int, count: int) -> bytes:
         """Return `count` bytes from `offset`.

@@ -11,11 +11,13 @@ from typing import Protocol
 
 import numpy as np
 
-from lab.trajectory.readers.source_file import SourceFile
+from lab.trajectory.readers.source_file import Descriptor, SourceFile
 from lab.trajectory.series import FLOAT_BYTES
 
 SCRATCH_BYTES = 2**22
 """Stored numbers of all checkpoints that are widened at a time."""
+_MOST_FILES = 100
+"""Files that each of a few threads may hold open at once."""
 
 
 class StoredTensor(Protocol):
@@ -85,6 +87,40 @@ class FileTensor:
     def read_raw(self, start: int, raw: np.ndarray) -> None:
         """Fill `raw`, of `RAW_TYPES[dtype]`, contiguous, with the stored numbers from element `start`."""
         self.file.read_into(self.offset + start * FLOAT_BYTES[self.dtype], raw)
+
+
+@dataclass(frozen=True)
+class PlainRows:
+    """One tensor of all checkpoints, each in an open file as plain little-endian numbers of one type.
+
+    Attributes:
+        descriptors: int32 [checkpoint]; open as long as this is held.
+        offsets: byte of the first element in each file, int64 [checkpoint].
+        dtype: one of `lab.trajectory.series.FLOAT_BYTES`.
+    """
+
+    descriptors: np.ndarray
+    offsets: np.ndarray
+    dtype: str
+    held: tuple[Descriptor, ...]
+
+
+def plain_rows(tensors: Sequence[StoredTensor]) -> PlainRows | None:
+    """Open the files of one tensor's checkpoints; None where they hold anything else, or are too many.
+
+    Raises:
+        BadInput: a file is gone or changed.
+    """
+    plain = [tensor for tensor in tensors if isinstance(tensor, FileTensor)]
+    if not len(tensors) == len(plain) <= _MOST_FILES or len({tensor.dtype for tensor in plain}) != 1:
+        return None
+    held = tuple(tensor.file.descriptor() for tensor in plain)
+    return PlainRows(
+        np.array([each.number for each in held], np.int32),
+        np.array([tensor.offset for tensor in plain], np.int64),
+        plain[0].dtype,
+        held,
+    )
 
 
 def read_rows(tensors: Sequence[StoredTensor], start: int, stop: int, out: np.ndarray) -> None:
