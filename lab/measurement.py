@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 
 from lab.draw import Draw
 from lab.errors import BadInput
@@ -17,7 +16,9 @@ from lab.linearity.streaming import equivalent_path
 from lab.measure_settings import CheckpointSettings
 from lab.settings import Invalid, build
 from lab.trajectory.series import CheckpointSeries, RunSeries
-from lab.trajectory.store import FILE_NAME, group
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 
 @dataclass
@@ -112,6 +113,8 @@ def measure(
     safe = _spacing_is_safe(series)
     add("weights", weights, np.concatenate(known, axis=1) if known else None, safe)
     if "logprobs" in series.tree.children:
+        from lab.trajectory.store import group
+
         dataset = group(series.tree, "logprobs")
         moved = "log_prob_momentum_free" in dataset
         add(
@@ -142,7 +145,11 @@ def forecast(source: CheckpointSeries | xr.DataTree | str | Path, fit_share: flo
 
 def _open(source: CheckpointSeries | xr.DataTree | str | Path) -> CheckpointSeries:
     """Return the series that `source` is or names."""
-    if isinstance(source, xr.DataTree):
+    from xarray import DataTree  # slow to import, and not needed for full checkpoints
+
+    from lab.trajectory.store import FILE_NAME
+
+    if isinstance(source, DataTree):
         return RunSeries(source)
     if not isinstance(source, (str, Path)):
         return source

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import xarray as xr
+from typing import TYPE_CHECKING, Any
 
 from lab.figures import run as figures
 from lab.figures.style import save
 from lab.measure_settings import MeasureSettings
 from lab.measurement import Measurement
 from lab.report import Picture, Report, Row, write_report
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 _DRAWN = {
     "r2": (

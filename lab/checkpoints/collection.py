@@ -12,8 +12,8 @@ import numpy as np
 
 from lab.errors import BadInput
 from lab.linearity.streaming import BINS, Selection, State
+from lab.trajectory.module_labels import module_labels
 from lab.trajectory.parts import Arrays, read_arrays, write_arrays
-from lab.trajectory.store import module_labels
 
 RUN = "run"
 """Name of the sample that stands for the whole model, and of the group of all tensors."""

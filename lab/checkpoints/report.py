@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +14,80 @@ from lab.checkpoints.collection import RUN
 from lab.checkpoints.measurement import CheckpointMeasurement
 from lab.figures import checkpoints as figures
 from lab.figures import run as run_figures
-from lab.figures.style import Columns, save
+from lab.figures.layers import by_layer
+from lab.figures.meanwhile import Draw
+from lab.figures.style import Columns
 from lab.linearity.streaming import COARSE_BINS, NUMBERS, quantiles
 from lab.measurement_report import measurement_sections
 from lab.report import Picture, Report, Row, write_report
-from lab.trajectory.store import module_labels
+from lab.trajectory.module_labels import module_labels
 
 _LEAST_SCALE = 0.1  # Skills below it are all but nothing, and shall look so.
 
 
-def draw(measured: CheckpointMeasurement, note: str, directory: Path) -> list[Picture]:
-    """Draw and write the figures into `directory`."""
+@dataclass(frozen=True)
+class Planned:
+    """A figure that is still to be drawn: its name, its caption and what draws it."""
+
+    name: str
+    caption: str
+    draw: Draw
+
+
+def plan_figures(measured: CheckpointMeasurement, note: str) -> list[Planned]:
+    """Return the figures of the weights."""
+    numbers = measured.numbers["weights"]
+    planned = [
+        Planned(
+            "r2_weights",
+            "How straight the weights moved (R² against step), and what a driftless random walk gives at the same "
+            "steps: a high R² says little until it is to the right of the black curve.",
+            lambda: _histogram(measured, note),
+        ),
+        Planned(
+            "heat_map",
+            "Left: median R² of each module; blue is straighter than a random walk. Right: how much better the damped "
+            "line forecasts the held-out checkpoints than standing still does; red is worse.",
+            lambda: _heat_map(measured, note),
+        ),
+    ]
+    if numbers["skill"] is not None:
+        caption = "Forecasts of all weights, by how far ahead. Above zero, the line beats standing still."
+        drawn = partial(run_figures.skill_by_horizon, {"run": measured}, "weights", note)
+        planned.append(Planned("skill_weights", caption, drawn))
+    return planned
+
+
+def plan_probe_figures(measured: CheckpointMeasurement, numbers: dict[str, Any]) -> list[Planned]:
+    """Return the figures of what was measured on probes."""
+    found = numbers["logprobs"]
+    note = f"{found['n'] + found['n_zero_variance']:,} response tokens, {len(measured.steps)} checkpoints"
+    probes = f"{numbers['layer_source']['probes']} probes, first against last checkpoint"
+    return [
+        Planned(
+            "r2_logprobs",
+            "How straight the log-probs of the probes' responses moved, and what random walks give.",
+            lambda: run_figures.r_squared_histogram({"run": measured}, "logprobs", note),
+        ),
+        Planned(
+            "layers",
+            "Left: R² of outputs of each layer at the positions that predict the responses. Right: the change of a "
+            "layer's output with its weights held, with its input held, and the rest, each squared and over the "
+            "squared whole; the parts are not orthogonal, so they need not add up to one.",
+            lambda: by_layer(numbers["activations"], numbers["layer_source"], probes),
+        ),
+    ]
+
+
+def _histogram(measured: CheckpointMeasurement, note: str) -> tuple[Figure, Columns]:
     numbers, curves = measured.numbers["weights"], measured.curves["weights"]
-    chance = numbers["null_r2_median"]
+    medians = _or_nan(numbers["r2_median"]), _or_nan(numbers["null_r2_median"])
+    counts = measured.collection.groups[RUN]["counts"]
+    return figures.histogram_with_nulls(counts, curves.walk, curves.selection_matched, medians, note)
+
+
+def _heat_map(measured: CheckpointMeasurement, note: str) -> tuple[Figure, Columns]:
+    chance = measured.numbers["weights"]["null_r2_median"]
     layers, kinds, median, skill = cells(measured)
     low = 0.0 if chance is None else chance
     sizes = np.abs(skill[np.isfinite(skill)])
@@ -33,58 +96,7 @@ def draw(measured: CheckpointMeasurement, note: str, directory: Path) -> list[Pi
         "median R² (white: chance)": (median, low, 0.0, 1.0),
         "damped skill (white: standing still)": (skill, 0.0, -largest, largest),
     }
-    medians = _or_nan(numbers["r2_median"]), _or_nan(chance)
-    counts = measured.collection.groups[RUN]["counts"]
-    histogram = figures.histogram_with_nulls(counts, curves.walk, curves.selection_matched, medians, note)
-    pictures = [
-        Picture(
-            _save(histogram, directory, "r2_weights"),
-            "How straight the weights moved (R² against step), and what a driftless random walk gives at the same "
-            "steps: a high R² says little until it is to the right of the black curve.",
-        ),
-        Picture(
-            _save(figures.heat_map(layers, kinds, panels, note), directory, "heat_map"),
-            "Left: median R² of each module; blue is straighter than a random walk. Right: how much better the damped "
-            "line forecasts the held-out checkpoints than standing still does; red is worse.",
-        ),
-    ]
-    if numbers["skill"] is not None:
-        drawn = run_figures.skill_by_horizon({"run": measured}, "weights", note)
-        caption = "Forecasts of all weights, by how far ahead. Above zero, the line beats standing still."
-        pictures.append(Picture(_save(drawn, directory, "skill_weights"), caption))
-    return pictures
-
-
-def draw_probes(measured: CheckpointMeasurement, numbers: dict[str, Any], directory: Path) -> list[Picture]:
-    """Draw and write the figures of what was measured on probes."""
-    from lab.figures.layers import by_layer
-
-    found = numbers["logprobs"]
-    note = f"{found['n'] + found['n_zero_variance']:,} response tokens, {len(measured.steps)} checkpoints"
-    drawn = run_figures.r_squared_histogram({"run": measured}, "logprobs", note)
-    probes = f"{numbers['layer_source']['probes']} probes, first against last checkpoint"
-    return [
-        Picture(
-            _save(drawn, directory, "r2_logprobs"),
-            "How straight the log-probs of the probes' responses moved, and what random walks give.",
-        ),
-        Picture(
-            _save(by_layer(numbers["activations"], numbers["layer_source"], probes), directory, "layers"),
-            "Left: R² of outputs of each layer at the positions that predict the responses. Right: the change of a "
-            "layer's output with its weights held, with its input held, and the rest, each squared and over the "
-            "squared whole; the parts are not orthogonal, so they need not add up to one.",
-        ),
-    ]
-
-
-def _save(drawn: tuple[Figure, Columns], directory: Path, name: str) -> Path:
-    """Arrange a figure once, not again for each of its formats, which takes a third of the time, and write it."""
-    figure, data = drawn
-    layout = figure.get_layout_engine()
-    if layout is not None:
-        layout.execute(figure)
-        figure.set_layout_engine("none")
-    return save(figure, data, directory, name)
+    return figures.heat_map(layers, kinds, panels, note)
 
 
 def cells(measured: CheckpointMeasurement) -> tuple[list[int], list[str], np.ndarray, np.ndarray]:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lab.byte_progress import byte_progress
 from lab.checkpoints.measurement import bytes_to_read, measure_checkpoints, selected_counts
-from lab.checkpoints.report import draw, draw_probes, write_page
-from lab.checkpoints.store import write_measurement_store
+from lab.checkpoints.results import write_results
 from lab.linearity import verdict
 from lab.measure_settings import CheckpointSettings
 from lab.probing.probe_file import read_probes
@@ -62,13 +61,7 @@ def measure_into(
         measured.curves["logprobs"], measured.examples["logprobs"] = probed.curves, probed.examples
     line = verdict(measured.numbers["weights"])
     attributes = _attributes(series, source, how, resolved)
-    write_measurement_store(measured, attributes, {} if probed is None else probed.groups, held.path)
-    note = f"{measured.numbers['weights']['n']:,} weights, {len(measured.steps)} checkpoints"
-    pictures = draw(measured, note, held.path / "figures")
-    if probed is not None:
-        pictures += draw_probes(measured, probed.numbers, held.path / "figures")
-    details = [(name, str(value)) for name, value in attributes.items() if name != "source"]
-    write_page(measured, pictures, source, line, details, held.path)
+    write_results(measured, probed, source, line, attributes, how.threads, held.path)
     summary = {
         **measured.numbers,
         **({} if probed is None else probed.numbers),

@@ -31,7 +31,8 @@ import xarray as xr
 from lab.checkpoints.collection import RUN, groups_of
 from lab.checkpoints.measurement import CheckpointMeasurement
 from lab.linearity.streaming import BINS, COARSE_BINS, LEVELS, NUMBERS, P_VALUES, State
-from lab.trajectory.store import module_labels, write_store
+from lab.trajectory.module_labels import module_labels
+from lab.trajectory.store import write_store
 
 FILE_NAME = "measurement.nc"
 SCHEMA_VERSION = 1

@@ -48,7 +48,7 @@ def heat_map(
             )
             axis.set_title(title)
             axis.set_xticks(range(len(kinds)), kinds, rotation=60, ha="right", fontsize=7)
-            axis.set_yticks(*_some(rows), fontsize=7)
+            axis.set_yticks(*(_some(rows) if axis is axes[0] else ([], [])), fontsize=7)
             axis.spines[:].set_visible(False)
             axis.tick_params(length=0)
             if values.size <= _FEW_CELLS:

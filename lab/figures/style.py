@@ -10,6 +10,8 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.figure import Figure
 
 from lab.files import write_atomic
@@ -50,16 +52,34 @@ def style() -> Iterator[None]:
 
 
 def save(figure: Figure, data: Columns, directory: Path, name: str) -> Path:
-    """Write `name`.png, .pdf and the data as .csv into `directory`; return the path of the PNG."""
+    """Write `name`.png, .pdf and the data as .csv into `directory`; return the path of the PNG.
+
+    The figure is arranged once, not again for each format: `Figure.savefig` would draw it twice for either.
+    """
     directory.mkdir(parents=True, exist_ok=True)
-    for ending in ("pdf", "png"):
-        buffer = io.BytesIO()
-        with style():
-            metadata = {"CreationDate": None} if ending == "pdf" else None
-            figure.savefig(buffer, format=ending, metadata=metadata)
-        write_atomic(directory / f"{name}.{ending}", buffer.getvalue())
+    layout = figure.get_layout_engine()
+    with style():
+        if layout is not None:
+            layout.execute(figure)
+            figure.set_layout_engine("none")
+        for ending, render in (("pdf", _pdf), ("png", _png)):
+            buffer = io.BytesIO()
+            render(figure, buffer)
+            write_atomic(directory / f"{name}.{ending}", buffer.getvalue())
     write_atomic(directory / f"{name}.csv", _to_csv(data))
     return directory / f"{name}.png"
+
+
+def _pdf(figure: Figure, buffer: io.BytesIO) -> None:
+    FigureCanvasPdf(figure).print_pdf(buffer, metadata={"CreationDate": None})
+
+
+def _png(figure: Figure, buffer: io.BytesIO) -> None:
+    before, figure.dpi = figure.dpi, _RC["savefig.dpi"]
+    try:
+        FigureCanvasAgg(figure).print_png(buffer)
+    finally:
+        figure.dpi = before
 
 
 def _to_csv(data: Columns) -> str:

@@ -10,23 +10,25 @@ from lab.linearity.checks import FloatArray
 _TILE = 256  # Elements at a time, so that their running sums stay in a core's first cache.
 
 
-def flipped_r_squared(values: FloatArray, steps: FloatArray, signs: FloatArray) -> FloatArray:
-    """R² of every element under every sign pattern; no cast, no filter.
+class FlippedRSquared:
+    """R² of every element under any sign patterns; no cast, no filter.
 
     Args:
         values: float64 [checkpoint, element]; every element has to move: zero variance would give 0 / 0.
         steps: [checkpoint].
-        signs: [pattern, interval], +1 or -1.
-
-    Returns:
-        float64 [pattern, element].
     """
-    increments = np.diff(np.ascontiguousarray(values), axis=0)
-    increments /= np.abs(increments).max(axis=0)
-    times = (steps - steps.mean()) / (steps[-1] - steps[0])
-    result = np.empty((len(signs), values.shape[1]))
-    _fill(increments, times / np.sqrt(times @ times), np.ascontiguousarray(signs, np.float64), result)
-    return result
+
+    def __init__(self, values: FloatArray, steps: FloatArray) -> None:
+        self._increments = np.diff(np.ascontiguousarray(values), axis=0)
+        self._increments /= np.abs(self._increments).max(axis=0)
+        times = (steps - steps.mean()) / (steps[-1] - steps[0])
+        self._times = times / np.sqrt(times @ times)
+
+    def __call__(self, signs: FloatArray) -> FloatArray:
+        """Return R², float64 [pattern, element], for signs [pattern, interval], +1 or -1."""
+        result = np.empty((len(signs), self._increments.shape[1]))
+        _fill(self._increments, self._times, np.ascontiguousarray(signs, np.float64), result)
+        return result
 
 
 @compiled

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lab.linearity.checks import FloatArray, check_trajectory
-from lab.linearity.products import increment_products, ratio, unflipped, window_product
+from lab.linearity.products import increment_products, ratio, unflipped, weighted_product, window_weights
 from lab.settings import require
 
 MINIMUM_INNER_TARGETS = 2
@@ -109,15 +109,18 @@ def forecast_skill(values: ArrayLike, steps: ArrayLike, fit_share: float = 0.75)
     signs = unflipped(products)
     origin = _origin(times, fit_share)
     damping = _damping(products, times, origin, signs)
-    actual, shared, step = _moments(products, times, origin, len(times), signs)
+    actual, shared, step = (
+        np.array([weighted_product(products, each, signs)[0] for each in weights])
+        for weights in _weights(times, origin, len(times))
+    )
     return ForecastSkill(
         origin_step=float(times[origin]),
         damping=float(damping[0]),
-        skill=float(_skill(actual.sum(1), shared.sum(1), step.sum(1), np.ones(1))[0]),
-        skill_damped=float(_skill(actual.sum(1), shared.sum(1), step.sum(1), damping)[0]),
+        skill=float(_skill(actual.sum(), shared.sum(), step.sum(), np.ones(1))[0]),
+        skill_damped=float(_skill(actual.sum(), shared.sum(), step.sum(), damping)[0]),
         horizon=times[origin + 1 :] - times[origin],
-        skill_by_horizon=_skill(actual[0], shared[0], step[0], np.ones(1)),
-        skill_damped_by_horizon=_skill(actual[0], shared[0], step[0], damping),
+        skill_by_horizon=_skill(actual, shared, step, np.ones(1)),
+        skill_damped_by_horizon=_skill(actual, shared, step, damping),
     )
 
 
@@ -127,7 +130,9 @@ def damped_skill_of_products(
     """Pooled `skill_damped` of `forecast_skill` for each sign pattern, [pattern]; each picks its damping."""
     origin = _origin(steps, fit_share)
     damping = _damping(products, steps, origin, signs)
-    actual, shared, step = (part.sum(1) for part in _moments(products, steps, origin, len(steps), signs))
+    actual, shared, step = (
+        weighted_product(products, weights.sum(0), signs) for weights in _weights(steps, origin, len(steps))
+    )
     return _skill(actual, shared, step, damping)
 
 
@@ -145,21 +150,23 @@ def _damping(products: FloatArray, steps: FloatArray, origin: int, signs: FloatA
     if latest < 1:
         return np.full(len(signs), np.nan)
     inner = min(_origin(steps[: origin + 1], INNER_SHARE), latest)
-    _, shared, step = _moments(products, steps, inner, origin + 1, signs)
-    return np.clip(ratio(shared.sum(1), step.sum(1)), 0.0, 1.0)
+    _, *weights = _weights(steps, inner, origin + 1)
+    shared, step = (weighted_product(products, each.sum(0), signs) for each in weights)
+    return np.clip(ratio(shared, step), 0.0, 1.0)
 
 
-def _moments(
-    products: FloatArray, steps: FloatArray, origin: int, stop: int, signs: FloatArray
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """(|actual|², step . actual, |step|²) for targets origin+1 .. stop-1, each [pattern, target]."""
-    past = slice(0, origin)
+def _weights(steps: FloatArray, origin: int, stop: int) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Weights (`weighted_product`) of |actual|², step . actual and |step|², each [target, interval, interval].
+
+    Targets are rows origin+1 to stop-1; intervals are those of all `steps`.
+    """
+    intervals, past = len(steps) - 1, slice(0, origin)
     factors = (steps[origin + 1 : stop] - steps[origin]) / (steps[origin] - steps[0])
     futures = [slice(origin, target) for target in range(origin + 1, stop)]
-    actual = np.stack([window_product(products, signs, future, future) for future in futures], axis=1)
-    shared = np.stack([window_product(products, signs, past, future) for future in futures], axis=1)
-    walked = window_product(products, signs, past, past)
-    return actual, factors * shared, np.square(factors) * walked[:, None]
+    actual = np.stack([window_weights(intervals, future, future) for future in futures])
+    shared = np.stack([window_weights(intervals, past, future) for future in futures])
+    walked = window_weights(intervals, past, past)
+    return actual, factors[:, None, None] * shared, np.square(factors)[:, None, None] * walked
 
 
 def _skill(actual: FloatArray, shared: FloatArray, step: FloatArray, damping: FloatArray) -> FloatArray:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lab.linearity.checks import FloatArray, check_trajectory
-from lab.linearity.products import increment_products, ratio, unflipped, window_product
+from lab.linearity.products import increment_products, ratio, unflipped, weighted_product, window_weights
 from lab.settings import require
 
 
@@ -65,13 +65,14 @@ def split_half(values: ArrayLike, steps: ArrayLike, gap: int = 1) -> float:
 def lag_cosine_of_products(products: FloatArray, signs: FloatArray, lag: int) -> FloatArray:
     """`lag_cosine` at one lag for each sign pattern, shape [pattern]; see `lab.linearity.products`."""
     require(lag >= 1, "lags", f"expected at least 1, got {lag}")
-    both, before, after = (np.zeros(len(signs)) for _ in range(3))
-    for start in range(len(products) - 2 * lag + 1):
+    intervals = len(products)
+    both, before, after = (np.zeros((intervals, intervals)) for _ in range(3))
+    for start in range(intervals - 2 * lag + 1):
         first, second = slice(start, start + lag), slice(start + lag, start + 2 * lag)
-        both += window_product(products, signs, first, second)
-        before += window_product(products, signs, first, first)
-        after += window_product(products, signs, second, second)
-    return _cosine(both, before, after)
+        both[first, second] += 1.0
+        before[first, first] += 1.0
+        after[second, second] += 1.0
+    return _cosine(*(weighted_product(products, weights, signs) for weights in (both, before, after)))
 
 
 def split_half_of_products(products: FloatArray, signs: FloatArray, gap: int) -> FloatArray:
@@ -82,11 +83,9 @@ def split_half_of_products(products: FloatArray, signs: FloatArray, gap: int) ->
     if half < 1:
         return np.full(len(signs), np.nan)
     first, second = slice(0, half), slice(intervals - half, intervals)
-    return _cosine(
-        window_product(products, signs, first, second),
-        window_product(products, signs, first, first),
-        window_product(products, signs, second, second),
-    )
+    windows = ((first, second), (first, first), (second, second))
+    weights = [window_weights(intervals, *pair) for pair in windows]
+    return _cosine(*(weighted_product(products, each, signs) for each in weights))
 
 
 def _cosine(both: FloatArray, first: FloatArray, second: FloatArray) -> FloatArray:

@@ -19,20 +19,29 @@ def increment_products(values: FloatArray) -> FloatArray:
     return increments @ increments.T
 
 
-def window_product(products: FloatArray, signs: FloatArray, first: slice, second: slice) -> FloatArray:
-    """<displacement over intervals `first`, displacement over intervals `second`>, for each sign pattern.
+def weighted_product(products: FloatArray, weights: FloatArray, signs: FloatArray) -> FloatArray:
+    """sum over j and l of weights[j, l] s_j s_l K[j, l], for each sign pattern s.
+
+    Sums of inner products of displacements are of this form: <displacement over intervals A, that over intervals B>
+    has weight 1 where j is in A and l in B. However many are summed, it takes one evaluation.
 
     Args:
-        products: [interval, interval], from `increment_products`.
+        products: K, [interval, interval], from `increment_products`.
+        weights: [interval, interval].
         signs: [pattern, interval], +1 or -1.
-        first: intervals of the first displacement.
-        second: intervals of the second displacement.
 
     Returns:
-        [pattern], float64; exactly 0 where one of the displacements consists of zero increments.
+        [pattern], float64; exactly 0 where all increments with a weight are zero.
     """
-    result: FloatArray = np.einsum("pj,pj->p", signs[:, first] @ products[first, second], signs[:, second])
+    result: FloatArray = np.einsum("pj,pj->p", signs @ (weights * products), signs)
     return result
+
+
+def window_weights(intervals: int, first: slice, second: slice) -> FloatArray:
+    """Weights of <displacement over intervals `first`, displacement over `second`>, float64 [interval, interval]."""
+    weights = np.zeros((intervals, intervals))
+    weights[first, second] = 1.0
+    return weights
 
 
 def ratio(numerator: FloatArray, denominator: FloatArray) -> FloatArray:

@@ -35,23 +35,22 @@ class MedianRSquared:
             self.protocol.casts("weights") or not self.protocol.keeps_all("weights")
         ):
             return self._flipped_paths(values, steps, signs)
-        from lab.linearity.flipped_r_squared import flipped_r_squared
+        from lab.linearity.flipped_r_squared import FlippedRSquared
 
         medians = np.empty(len(signs))
         moved = values[:, np.any(values != values[0], axis=0)]
         if moved.shape[1] == 0:
             return np.full(len(signs), np.nan)
+        r_squared = FlippedRSquared(moved, steps)
         block = max(1, _BLOCK // moved.shape[1])
         for start in range(0, len(signs), block):
             part = signs[start : start + block]
-            r2 = flipped_r_squared(moved, steps, part)
+            r2 = r_squared(part)
             if self.protocol.logprobs_change is not None and self.kind == "logprobs":
                 change = np.abs(part @ np.diff(moved, axis=0))
                 medians[start : start + block] = _median_where(r2, change > self.protocol.logprobs_change)
             else:
-                r2.sort(axis=1)  # Takes less time than NumPy's median.
-                middle = r2[:, (r2.shape[1] - 1) // 2] + r2[:, r2.shape[1] // 2]
-                medians[start : start + block] = 0.5 * middle
+                medians[start : start + block] = _median(r2)
         return medians
 
     def _flipped_paths(self, values: FloatArray, steps: FloatArray, signs: FloatArray) -> FloatArray:
@@ -138,6 +137,14 @@ class SplitHalf:
     def flipped(self, values: FloatArray, steps: FloatArray, signs: FloatArray) -> FloatArray:
         """See `FlippedStatistic`."""
         return split_half_of_products(increment_products(values), signs, self.gap)
+
+
+def _median(table: FloatArray) -> FloatArray:
+    """Median of each row, in less time than NumPy's, which asks for both middle places; `table` is reordered."""
+    width = table.shape[1]
+    table.partition(width // 2, axis=1)
+    upper = table[:, width // 2]
+    return upper if width % 2 else 0.5 * (table[:, : width // 2].max(axis=1) + upper)
 
 
 def _median_where(table: FloatArray, mask: BoolArray) -> FloatArray:

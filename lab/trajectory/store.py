@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ import numpy as np
 import xarray as xr
 
 from lab.errors import BadInput
+from lab.trajectory.module_labels import module_labels
 from lab.trajectory.parts import STATIC, Arrays, part_path, read_arrays, recorded_steps
 
 SCHEMA_VERSION = 1
@@ -155,14 +155,6 @@ def export_csv(tree: xr.DataTree, name: str, path: str | Path) -> None:
         BadInput: no such group.
     """
     group(tree, name).to_dataframe().to_csv(path)
-
-
-def module_labels(tensor: str) -> tuple[int, str]:
-    """Return the layer number (-1 for none) and the module kind of a tensor name."""
-    match = re.search(r"\.(\d+)\.", tensor)
-    pieces = tensor.split(".")
-    kind = pieces[-2] if len(pieces) > 1 and pieces[-1] in ("weight", "bias") else pieces[-1]
-    return (int(match.group(1)) if match else -1), kind
 
 
 def _flat(attributes: dict[str, Any]) -> dict[str, Any]:

@@ -21,8 +21,9 @@ from lab.errors import BadInput
 from lab.policies import load_policy
 from lab.runs import RunSettings, open_run
 from lab.training import TrainSettings, build_train_settings, train
+from lab.trajectory.module_labels import module_labels
 from lab.trajectory.series import RunSeries
-from lab.trajectory.store import export_csv, module_labels, open_store
+from lab.trajectory.store import export_csv, open_store
 
 STEPS = 7
 OVERRIDES = (

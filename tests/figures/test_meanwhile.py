@@ -1,0 +1,95 @@
+"""Figures drawn in other processes: they are those that this one would draw, and nothing goes missing."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from lab.figures.meanwhile import drawn_meanwhile
+from lab.figures.style import Columns, save, style
+
+
+def line(slope: float) -> tuple[Figure, Columns]:
+    with style():
+        figure = Figure(figsize=(2.0, 1.5))
+        axis = figure.subplots()
+        axis.plot([0, 1], [0, slope])
+        axis.set(xlabel="step", title=f"slope {slope}")
+    return figure, {"x": np.arange(2.0), "y": np.array([0.0, slope])}
+
+
+def one() -> tuple[Figure, Columns]:
+    return line(1.0)
+
+
+def two() -> tuple[Figure, Columns]:
+    return line(2.0)
+
+
+@pytest.mark.parametrize("cores", [1, 2])
+def test_every_figure_is_there_when_the_block_ends(tmp_path: Path, cores: int) -> None:
+    for name, draw in (("one", one), ("two", two)):
+        save(*draw(), tmp_path / "here", name)
+    reached = False
+    with drawn_meanwhile({"one": one, "two": two}, tmp_path / "there", cores):
+        reached = True
+    assert reached
+    expected = {path.name: path.read_bytes() for path in (tmp_path / "here").iterdir()}
+    assert {path.name: path.read_bytes() for path in (tmp_path / "there").iterdir()} == expected
+    assert sorted(expected) == [
+        f"{name}.{ending}" for name in ("one", "two") for ending in ("csv", "pdf", "png")
+    ]
+
+
+@pytest.mark.parametrize("cores", [1, 2])
+def test_what_drawing_raises_is_raised_here(
+    tmp_path: Path, cores: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def broken() -> tuple[Figure, Columns]:
+        raise ZeroDivisionError("no scale")
+
+    with pytest.raises(ZeroDivisionError, match="no scale"):  # noqa: SIM117
+        with drawn_meanwhile({"broken": broken}, tmp_path, cores):
+            pass
+    assert capfd.readouterr().err == ""
+
+
+def test_a_process_that_dies_is_made_up_for(tmp_path: Path) -> None:
+    parent = os.getpid()
+
+    def dying() -> tuple[Figure, Columns]:
+        if os.getpid() != parent:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return line(3.0)
+
+    with drawn_meanwhile({"dying": dying}, tmp_path, 2):
+        pass
+    assert (tmp_path / "dying.png").exists()
+
+
+def test_an_error_in_the_block_waits_for_no_figure(tmp_path: Path) -> None:
+    def endless() -> tuple[Figure, Columns]:
+        signal.pause()
+        raise AssertionError
+
+    with pytest.raises(KeyError), drawn_meanwhile({"endless": endless}, tmp_path, 2):
+        raise KeyError("store")
+    assert list(tmp_path.iterdir()) == []
+    assert multiprocessing.active_children() == []
+
+
+def test_saved_figures_have_their_size_and_fonts(tmp_path: Path) -> None:
+    from PIL import Image
+
+    path = save(*one(), tmp_path, "one")
+    assert Image.open(path).size == (600, 450)  # 300 dots an inch
+    pdf = (tmp_path / "one.pdf").read_bytes()
+    assert b"/MediaBox [ 0 0 144 108 ]" in pdf  # 72 points an inch
+    assert b"/Type3" not in pdf and b"/CIDFontType2" in pdf  # outlines of TrueType, as publishers ask
+    assert (tmp_path / "one.csv").read_text() == "x,y\n0,0\n1,1\n"
