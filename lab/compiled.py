@@ -24,7 +24,16 @@ def compiled(function: Function) -> Function:
     compiles; where neither can be written, every process does. It holds that of the functions that are called, and
     is made anew when the function's own file changes: what may change together belongs in one file.
     """
+    return _compiled(function, _OPTIONS)
+
+
+def compiled_exactly(function: Function) -> Function:
+    """As `compiled`, each operation rounded by itself, as written."""
+    return _compiled(function, _OPTIONS | {"fastmath": False})
+
+
+def _compiled(function: Function, options: dict[str, Any]) -> Function:
     try:
-        return cast(Function, numba.njit(cache=True, **_OPTIONS)(function))
+        return cast(Function, numba.njit(cache=True, **options)(function))
     except RuntimeError:  # no place for the cache
-        return cast(Function, numba.njit(**_OPTIONS)(function))
+        return cast(Function, numba.njit(**options)(function))

@@ -64,6 +64,16 @@ class Combiner:
         self._factors = combination.astype(dtype)
         self._factors[self._reference] = 1.0
 
+    @property
+    def pair(self) -> tuple[int, int] | None:
+        """Rows of the reference and of the other checkpoint with a weight; None unless there is exactly one."""
+        return (self._reference, self._moved[0]) if len(self._moved) == 1 else None
+
+    def factor(self, row: int) -> np.floating:
+        """Return the weight of a row's difference from the reference, in the type of the arithmetic."""
+        factor: np.floating = self._factors[row]
+        return factor
+
     def in_place(self, values: NDArray[np.floating]) -> NDArray[np.floating]:
         """Return the forecast in the row of the reference of `values` [checkpoint, element]; other rows are lost."""
         base = values[self._reference]

@@ -19,7 +19,14 @@ import numpy as np
 from lab.errors import BadInput
 from lab.extrapolation.combination import Combiner
 from lab.extrapolation.extrapolator import Extrapolator, State
-from lab.extrapolation.rounding import ITEM_SIZES, LARGEST_FINITE, STORED_TYPES, first_unstorable, narrow
+from lab.extrapolation.rounding import (
+    ITEM_SIZES,
+    LARGEST_FINITE,
+    STORED_TYPES,
+    first_unstorable,
+    largest_storable,
+    narrow,
+)
 from lab.extrapolation.shards import Entry, ShardWriter, plan_shards, weight_entry, write_index
 from lab.trajectory.readers import ModelSeries, require_finite
 from lab.trajectory.series import TensorInfo
@@ -194,15 +201,51 @@ class Forecaster:
         Raises:
             BadInput, OSError: see `write_weights`.
         """
-        plan, series, rows = self._plan, self._series, len(self._plan.rows)
+        count = min(self._length, self._series.tensors[name].size - start)
         scratch = self._scratch
         if not hasattr(scratch, "buffer"):
-            scratch.buffer = np.empty(rows * self._length, dtype=np.float32)
+            scratch.buffer = np.empty(len(self._plan.rows) * self._length, dtype=np.float32)
             scratch.halves = np.empty(self._length, dtype=np.uint16)
-        dtype, count = plan.dtypes[name], min(self._length, series.tensors[name].size - start)
+        stored = self._of_pair(name, start, count)
+        if stored is None:
+            stored = self._of_rows(name, start, count)
+        shard.write(written_as, start * ITEM_SIZES[self._plan.dtypes[name]], stored)
+        return int(stored.nbytes)
+
+    def _of_pair(self, name: str, start: int, count: int) -> np.ndarray | None:
+        """Return what is stored of a bfloat16 tensor that two checkpoints forecast; None of others and on errors."""
+        combiner, _ = self._combiner(name)
+        pair = combiner.pair
+        if self._plan.dtypes[name] != "bfloat16" or pair is None:
+            return None
+        files = self._series.plain_rows(name)
+        if files is None or files.dtype != "bfloat16":
+            return None
+        from lab.extrapolation.bfloat16_pair import forecast_pair
+
+        chosen = list(pair)
+        numbers = self._scratch.buffer.view(np.uint16)[: 2 * count].reshape(2, count)
+        out: np.ndarray = self._scratch.halves[:count]
+        done = forecast_pair(
+            files.descriptors[chosen],
+            files.offsets[chosen] + start * ITEM_SIZES["bfloat16"],
+            combiner.factor(pair[1]),
+            largest_storable("bfloat16").view(np.uint32),
+            numbers,
+            out,
+        )
+        return out if done else None
+
+    def _of_rows(self, name: str, start: int, count: int) -> np.ndarray:
+        """Return what is stored of any tensor.
+
+        Raises:
+            BadInput: a weight, or its forecast in the stored type, is not finite, or a file cannot be read.
+        """
+        scratch, rows, dtype = self._scratch, len(self._plan.rows), self._plan.dtypes[name]
         combiner, reference = self._combiner(name)
         values = scratch.buffer[: rows * count].reshape(rows, count)
-        series.read_into(name, start, start + count, values)
+        self._series.read_into(name, start, start + count, values)
         with np.errstate(over="ignore", invalid="ignore"):
             for begin in range(0, count, BLOCK):
                 block = slice(begin, min(begin + BLOCK, count))
@@ -212,9 +255,8 @@ class Forecaster:
                     self._refuse(name, start + begin + bad, float(forecast[bad]), dtype)
                 if dtype != "float32":
                     narrow(forecast, dtype, scratch.halves[block])
-        stored = values[reference] if dtype == "float32" else scratch.halves[:count]
-        shard.write(written_as, start * ITEM_SIZES[dtype], stored)
-        return int(stored.nbytes)
+        stored: np.ndarray = values[reference] if dtype == "float32" else scratch.halves[:count]
+        return stored
 
     def _combiner(self, name: str) -> tuple[Combiner, int]:
         """Return what combines the rows that are read of a tensor, and the row in which the forecast comes to lie."""
