@@ -12,10 +12,13 @@ from __future__ import annotations
 
 import argparse
 import gc
+import json
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+RESULT = Path(__file__).with_name("result.json")
 STEPS, BLOCK, JUMP, SAVED = 24, 8, 4, 12
 
 
@@ -87,6 +90,7 @@ def main(run: Path) -> int:
     from transformers import TrainerCallback
 
     from lab.measurement import measure
+    from lab.provenance import provenance
     from lab.trajectory.store import group, open_store
 
     torch.set_num_threads(1)
@@ -125,11 +129,22 @@ def main(run: Path) -> int:
     for name, held in checks.items():
         print(f"{name}: {'yes' if held else 'NO'}")
     reward = group(first, "metrics")["reward"].values
-    print(
+    result = (
         f"{STEPS} steps of GRPOTrainer recorded: reward {reward[:6].mean():.2f} -> {reward[-6:].mean():.2f}, "
         f"median R² {numbers['r2_median']:.2f} over {numbers['n']} weights; "
         f"{sum(checks.values())} of {len(checks)} hold"
     )
+    print(result)
+    stored = {
+        "result": result,
+        "settings": {"steps": STEPS, "block_steps": BLOCK, "jump_steps": JUMP, "saved_at": SAVED, "seed": 0},
+        "trl": version("trl"),
+        "checks": checks,
+        "reward": reward.tolist(),
+        "weights": {name: numbers[name] for name in ("n", "r2_median", "null_r2_median", "null_p_value")},
+        **provenance(),
+    }
+    RESULT.write_text(json.dumps(stored, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return 0 if all(checks.values()) else 1
 
 

@@ -143,14 +143,15 @@ def merge(directory: Path, base: Weights) -> Weights:
         if found is None:
             if ".lora_" in name:
                 raise BadInput(f"{file}: {name} is no plain LoRA factor; merge the adapter with peft first")
-            target = _target(file, name.removeprefix(PREFIX).replace(".modules_to_save", ""), base)
-            tensors[target] = tensor  # trained in full and saved whole: replaces the base's
+            # Trained in full (`modules_to_save`), or what an adapted embedding or head is added to.
+            own = re.sub(r"\.(modules_to_save|base_layer)\b", "", name.removeprefix(PREFIX))
+            tensors[_target(file, own, base)] = tensor
         else:
             kind = ("embedding_" if found["embedding"] else "") + found["side"]
             factors.setdefault(found["module"], {})[kind] = tensor
     for module, pair in factors.items():
         target = _target(file, f"{module}.weight", base)
-        tensors[target] = _merged(file, target, module, pair, base.tensors[target], settings)
+        tensors[target] = _merged(file, target, module, pair, tensors[target], settings)
     return replace(base, directory=directory, tensors=tensors)
 
 

@@ -123,6 +123,20 @@ def test_embedding_and_transposed_layers(tmp_path: Path, base: Path) -> None:
     np.testing.assert_allclose(merged(tmp_path / "c", base, f"{LAYER}.weight"), expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["embedding", "head"])
+def test_an_adapted_embedding_or_head_is_saved_with_the_weight_that_it_is_added_to(
+    tmp_path: Path, base: Path, kind: str
+) -> None:
+    a, b, kept = random(7, RANK, 6), random(8, 4, RANK), random(9, 6, 4)
+    factors = {f"{EMBEDDING}.lora_embedding_A": a, f"{EMBEDDING}.lora_embedding_B": b}
+    if kind == "head":
+        factors = {f"{EMBEDDING}.lora_A.weight": b.T.copy(), f"{EMBEDDING}.lora_B.weight": a.T.copy()}
+    # peft writes the untrained weight as well, under the name of the layer inside its own.
+    write_adapter(tmp_path / "run" / "checkpoint-7", {f"{EMBEDDING}.base_layer.weight": kept, **factors})
+    expected = kept + 3 / RANK * (b.astype(np.float64) @ a).T
+    np.testing.assert_allclose(merged(tmp_path / "run", base, f"{EMBEDDING}.weight"), expected, rtol=1e-6)
+
+
 def test_modules_trained_in_full_replace_the_base(tmp_path: Path, base: Path) -> None:
     norm = random(11, 4)
     write_adapter(tmp_path / "run" / "checkpoint-7", {"model.norm.weight": norm})
