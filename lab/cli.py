@@ -73,7 +73,14 @@ VERBS: dict[str, Verb] = {
         "the runs that exist", "lab.verbs.list:run", "list", ("only",), aliases={"experiment": "only"}
     ),
     "compare": Verb("two runs side by side", "lab.verbs.compare:run", "compare", ("first", "second")),
-    "sweep": Verb("a study over configurations, resumable", "lab.verbs.sweep:run", "sweep", ("action",)),
+    "sweep": Verb(
+        "a study over configurations, resumable",
+        "lab.verbs.sweep:run",
+        "sweep",
+        ("action",),
+        # Their keys are keys of the configuration, dots and all: Hydra takes new ones only with a plus.
+        {"sweep.space": "++sweep.space", "sweep.groups": "++sweep.groups"},
+    ),
     "power": Verb("how many runs and checkpoints it takes to see an effect", "lab.verbs.power:run", "power"),
     "bench": Verb("benchmarks of the lab against its peers", "lab.verbs.bench:run", "bench"),
 }

@@ -40,7 +40,7 @@ class SignPatterns:
     """Sign patterns other than the identity.
 
     Attributes:
-        signs: [pattern, interval], +1 or -1, float64.
+        signs: [pattern, interval], +1 or -1, float64; in lexicographic order, + first.
         exact: whether these and the identity are all distinct patterns.
     """
 
@@ -92,11 +92,12 @@ def sign_patterns(
     free = n_increments - 1
     if free < 63 and 2**free <= max_enumeration:
         codes = np.arange(1, 2**free, dtype=np.int64)[:, None]
-        flipped = (codes >> np.arange(free, dtype=np.int64)) & 1
+        flipped = (codes >> np.arange(free - 1, -1, -1, dtype=np.int64)) & 1
         signs = np.concatenate([np.ones((len(codes), 1)), 1.0 - 2.0 * flipped], axis=1)
         return SignPatterns(signs, exact=True)
-    coins = generator.integers(0, 2, size=(n_flips, n_increments)).astype(np.float64)
-    return SignPatterns(1.0 - 2.0 * coins, exact=False)
+    coins = generator.integers(0, 2, size=(n_flips, n_increments))
+    ordered = coins[np.lexsort(coins.T[::-1])].astype(np.float64)
+    return SignPatterns(1.0 - 2.0 * ordered, exact=False)
 
 
 def sign_flip_test(

@@ -13,6 +13,7 @@ from lab.linearity import (
     sign_flip_test,
     sign_patterns,
 )
+from lab.linearity.flipped_r_squared import FlippedRSquared
 from lab.settings import Invalid
 
 UNEQUAL = np.array([0.0, 1, 3, 4, 10, 12, 13, 20])
@@ -47,6 +48,28 @@ def test_longer_series_draw_patterns_from_the_generator():
     assert set(np.unique(patterns.signs)) == {-1.0, 1.0}
     assert abs(patterns.signs.mean()) < 5 / np.sqrt(500 * 40)
     np.testing.assert_array_equal(patterns.signs, sign_patterns(40, 500, _rng(1)).signs)
+
+
+@pytest.mark.parametrize("intervals", [3, 6, 13, 40])
+def test_patterns_are_in_lexicographic_order(intervals):
+    signs = sign_patterns(intervals, 500, np.random.default_rng(0)).signs
+    rows = [tuple(row) for row in -signs]  # + first
+    assert rows == sorted(rows)
+
+
+@pytest.mark.parametrize("elements", [1, 127, 128, 129, 300])
+@pytest.mark.parametrize("checkpoints", [3, 4, 14])
+def test_r_squared_of_flipped_paths_in_any_order_of_the_patterns(checkpoints, elements):
+    rng = np.random.default_rng(elements)
+    values = rng.normal(size=(checkpoints, elements)).cumsum(0)
+    steps = np.cumsum(rng.uniform(1, 3, checkpoints))
+    signs = sign_patterns(checkpoints - 1, 200, rng).signs
+    flipped = FlippedRSquared(values, steps)
+    found, order = flipped(signs), rng.permutation(len(signs))
+    assert np.array_equal(flipped(signs[order]), found[order])
+    for row in range(0, len(signs), max(1, len(signs) // 7)):
+        expected = r_squared(flip_increments(values, signs[row]), steps)
+        np.testing.assert_allclose(found[row], expected, rtol=1e-9, atol=1e-12)
 
 
 def test_very_long_series():

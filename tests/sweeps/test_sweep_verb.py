@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,16 @@ def test_a_changed_space_is_refused_and_clean_starts_anew(lab: Any, experiment: 
     assert anew.code == 0
     found = xr.open_dataset(study(tmp_path) / "results.nc", engine="h5netcdf")
     assert found["signal"].values.tolist() == [0.0, 2.0]
+
+
+def test_a_space_of_dotted_keys_is_given_on_the_command_line(lab: Any, tmp_path: Path) -> None:
+    words = ("sweep", "sweep.verb=train", "dry_run=true")
+    one = lab(*words, "sweep.space={optimizer.learning_rate: 'choice(1e-3,1e-4)'}")
+    assert one.code == 0, one.err
+    assert re.search(r"points +│ 2 ", one.out) and "learning_rate: 0.001" in one.out
+    wrong = lab(*words, "sweep.space={optimizer.learning_rat: 'choice(1e-3,1e-4)'}")
+    assert wrong.code == 2 and "optimizer.learning_rat: no such key" in wrong.err
+    assert "learning_rate" in wrong.err
 
 
 def test_adding_trials_only_when_asked(lab: Any, experiment: Path, tmp_path: Path) -> None:
