@@ -17,9 +17,14 @@ def widen(bits: NDArray[np.uint16], out: NDArray[np.uint32]) -> None:
         out: uint32 [row, number], the bits of the same numbers as float32.
     """
     for row in range(len(bits)):
-        of_row, wide = bits[row], out[row]
-        for place in range(len(of_row)):
-            wide[place] = np.uint32(of_row[place]) << np.uint32(16)
+        widen_row(bits[row], out[row])
+
+
+@compiled
+def widen_row(bits: NDArray[np.uint16], out: NDArray[np.uint32]) -> None:
+    """As `widen`, one row, [number]; contiguous ones take a fraction of the time."""
+    for place in range(len(bits)):
+        out[place] = np.uint32(bits[place]) << np.uint32(16)
 
 
 @compiled

@@ -9,11 +9,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from lab.bfloat16 import narrow, widen
+from lab.bfloat16 import narrow, widen_row
 from lab.compiled import compiled_exactly
 from lab.positioned_read import read_rows
 
-_TILE = 4096
+_TILE = 2048
 
 
 @compiled_exactly
@@ -40,20 +40,18 @@ def forecast_pair(
     """
     if not read_rows(descriptors, offsets, numbers):
         return False
-    wide = np.empty((2, _TILE), np.float32)
+    base, other = np.empty(_TILE, np.float32), np.empty(_TILE, np.float32)
+    bits = base.view(np.uint32)
     for start in range(0, len(out), _TILE):
         stop = min(start + _TILE, len(out))
         count = stop - start
-        for row in range(2):
-            widen(numbers[row : row + 1, start:stop], wide[row : row + 1, :count].view(np.uint32))
-        base, other = wide[0], wide[1]
-        for place in range(count):
-            base[place] = base[place] + factor * (other[place] - base[place])
-        bits = base.view(np.uint32)
+        widen_row(numbers[0][start:stop], bits)
+        widen_row(numbers[1][start:stop], other.view(np.uint32))
         most = np.uint32(0)
         for place in range(count):
-            size = bits[place] & np.uint32(0x7FFFFFFF)
-            most = size if size > most else most
+            base[place] = base[place] + factor * (other[place] - base[place])
+        for place in range(count):
+            most = max(most, np.uint32(bits[place] & np.uint32(0x7FFFFFFF)))
         if most > largest:  # infinity and NaN have the largest bits of all
             return False
         narrow(bits[:count], out[start:stop])
