@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lab.byte_progress import byte_progress
 from lab.checkpoints.measurement import bytes_to_read, measure_checkpoints, selected_counts
 from lab.checkpoints.results import write_results
+from lab.files import remove_unfinished
 from lab.linearity import verdict
 from lab.measure_settings import CheckpointSettings
 from lab.probing.probe_file import read_probes
@@ -41,6 +42,7 @@ def measure_into(
     Raises:
         BadInput: see `lab.checkpoints.measurement.measure_checkpoints`.
     """
+    remove_unfinished(held.path, held.path / "figures")
     partial = held.path / PARTIAL
     total = bytes_to_read(series, selected_counts(series, how))
     read = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -19,6 +20,7 @@ Draw = Callable[[], tuple[Figure, Columns]]
 
 _PATIENCE = 60.0
 """Seconds after which a process that has not finished is given up."""
+_PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 @contextmanager
@@ -54,7 +56,8 @@ def drawn_meanwhile(figures: Mapping[str, Draw], directory: Path, cores: int) ->
 
 
 def _draw(draw: Draw, directory: Path, name: str) -> None:
-    """Be the forked process; signals and errors are its parent's business."""
+    """Be the forked process; signals and errors are its parent's business, whose end is its own."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # it would hold the run's lock
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with open(os.devnull, "w") as nothing, redirect_stderr(nothing):

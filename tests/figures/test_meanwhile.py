@@ -5,6 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +85,40 @@ def test_an_error_in_the_block_waits_for_no_figure(tmp_path: Path) -> None:
         raise KeyError("store")
     assert list(tmp_path.iterdir()) == []
     assert multiprocessing.active_children() == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere no process is started")
+def test_no_process_outlives_the_one_that_started_it(tmp_path: Path) -> None:
+    def endless() -> tuple[Figure, Columns]:
+        (tmp_path / "pid").write_text(str(os.getpid()))
+        signal.pause()
+        raise AssertionError
+
+    starter = os.fork()
+    if starter == 0:
+        with drawn_meanwhile({"endless": endless}, tmp_path, 2):
+            signal.pause()
+    wait_for(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text() != "")
+    os.kill(starter, signal.SIGKILL)
+    os.waitpid(starter, 0)
+    pid = int((tmp_path / "pid").read_text())
+    wait_for(lambda: not running(pid))
+
+
+def running(pid: int) -> bool:
+    """Whether a process is there and has not ended; nobody may have waited for it yet."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state not in "ZX"
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.005)
 
 
 def test_saved_figures_have_their_size_and_fonts(tmp_path: Path) -> None:

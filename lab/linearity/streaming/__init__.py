@@ -3,7 +3,9 @@
 Accumulators (`accumulator.py`) see blocks of a few thousand elements over all checkpoints; `scan` reads the blocks on
 a few threads and merges what they found. What pools over elements is a function of the increments' inner products
 (`lab.linearity.products`), what is a distribution over elements is a histogram, and what needs whole paths gets those
-of a fixed sample. To add a statistic: a file with an accumulator, and its place in the list given to `scan`.
+of a fixed sample. To add a statistic: a file with an accumulator, and its place in the list given to `scan`. The
+accumulators that every measurement has are also computed straight from files of plain numbers (`direct.py`), with
+the same results and several times as fast.
 """
 
 from lab.linearity.streaming.accumulator import Accumulator, State
