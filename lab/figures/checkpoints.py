@@ -39,13 +39,11 @@ def heat_map(
         figure = Figure(figsize=((1.3 + 0.42 * len(kinds)) * len(panels), max(height, 2.8)))
         axes = figure.subplots(1, len(panels), squeeze=False)[0]
         for axis, (title, (values, chance, low, high)) in zip(axes, panels.items(), strict=True):
-            image = axis.imshow(
-                values,
-                aspect="auto",
-                cmap="RdBu",
-                norm=_around(chance, low, high),
-                interpolation="nearest",
-            )
+            # Quadrilaterals and no image: an image would be resampled to every dot of the page.
+            edges = [np.arange(size + 1) - 0.5 for size in reversed(values.shape)]
+            cells = np.ma.masked_invalid(values)
+            image = axis.pcolormesh(*edges, cells, cmap="RdBu", norm=_around(chance, low, high))
+            axis.invert_yaxis()
             axis.set_title(title)
             axis.set_xticks(range(len(kinds)), kinds, rotation=60, ha="right", fontsize=7)
             axis.set_yticks(*(_some(rows) if axis is axes[0] else ([], [])), fontsize=7)

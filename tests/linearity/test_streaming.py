@@ -32,7 +32,7 @@ from lab.linearity.streaming import (
     equivalent_path,
     neighbour_cosine,
     quantiles,
-    rank_one_shares,
+    rank_one_share,
     scan,
     share_above,
     summarise_counts,
@@ -471,7 +471,9 @@ def test_the_cosine_of_neighbours_is_the_lag_cosine_at_one() -> None:
 def test_shares_of_a_driftless_walk_in_many_dimensions() -> None:
     """Uncorrelated increments of equal size: eigenvalues of the walk's covariance, exact for any length."""
     intervals = 200
-    centred, uncentred = rank_one_shares(np.eye(intervals), np.ones((1, intervals)))
+    centred, uncentred = (
+        rank_one_share(np.eye(intervals), np.ones((1, intervals)), kind) for kind in (True, False)
+    )
     # Karhunen-Loeve of the bridge-like centred walk and of the walk itself (Wiener process), in the limit.
     assert centred[0] == pytest.approx(6 / np.pi**2, abs=0.01)
     assert uncentred[0] == pytest.approx(8 / np.pi**2, abs=0.01)
@@ -485,5 +487,5 @@ def test_a_line_has_rank_one_and_flips_break_it() -> None:
     signs = np.where(np.arange(13) % 2, -1.0, 1.0)[None]
     flipped = np.vstack([np.zeros(2000), np.cumsum(signs.T * increments, axis=0)])
     expected = np.linalg.svd(flipped, compute_uv=False) ** 2
-    _, uncentred = rank_one_shares(increments @ increments.T, signs)
+    uncentred = rank_one_share(increments @ increments.T, signs, centred=False)
     assert uncentred[0] == pytest.approx(expected[0] / expected.sum())

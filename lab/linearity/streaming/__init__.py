@@ -12,7 +12,7 @@ from lab.linearity.streaming.accumulator import Accumulator, State
 from lab.linearity.streaming.block import Block, NotFinite
 from lab.linearity.streaming.histogram import BINS, COARSE_BINS, quantiles, share_above, summarise_counts
 from lab.linearity.streaming.increment_products import IncrementProducts, equivalent_path, neighbour_cosine
-from lab.linearity.streaming.low_rank import RankOneShare, rank_one_shares
+from lab.linearity.streaming.low_rank import RankOneShare, rank_one_share
 from lab.linearity.streaming.one_pass import scan
 from lab.linearity.streaming.r_squared_counts import RSquaredCounts
 from lab.linearity.streaming.sample import Sample
@@ -38,7 +38,7 @@ __all__ = [
     "equivalent_path",
     "neighbour_cosine",
     "quantiles",
-    "rank_one_shares",
+    "rank_one_share",
     "scan",
     "share_above",
     "summarise_counts",

@@ -17,8 +17,8 @@ from lab.linearity.products import increment_products, ratio, unflipped
 _PATTERNS_TOGETHER = 512
 
 
-def rank_one_shares(products: FloatArray, signs: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Shares of the leading direction of a path, for each sign pattern.
+def rank_one_share(products: FloatArray, signs: FloatArray, centred: bool) -> FloatArray:
+    """Share of the leading direction of a path, for each sign pattern.
 
     With X[k] the displacement since the first checkpoint, X X' = L S K S L' (L lower triangular ones, S the
     signs), so no pass over the elements is needed.
@@ -26,28 +26,27 @@ def rank_one_shares(products: FloatArray, signs: FloatArray) -> tuple[FloatArray
     Args:
         products: K, [interval, interval], inner products of increments.
         signs: [pattern, interval], +1 or -1.
+        centred: whether the mean over checkpoints is taken out (the first principal component's share of variance).
 
     Returns:
-        (centred, uncentred), each float64 [pattern] in [0, 1]: the largest eigenvalue over the sum of all, of
-        X X' with the mean over checkpoints taken out (the first principal component's share of variance) and
-        of X X' itself. NaN where nothing moved.
+        float64 [pattern] in [0, 1]: the largest eigenvalue of X X' over the sum of all; NaN where nothing moved.
     """
     checkpoints = len(products) + 1
-    centring = np.eye(checkpoints) - 1.0 / checkpoints
-    sums = np.tri(checkpoints, checkpoints - 1, -1)
-    shares = [np.empty(len(signs)) for _ in range(2)]
+    to_path = np.tri(checkpoints, checkpoints - 1, -1)
+    if centred:
+        to_path -= to_path.mean(axis=0)
+    share = np.empty(len(signs))
     for start in range(0, len(signs), _PATTERNS_TOGETHER):
         part = signs[start : start + _PATTERNS_TOGETHER]
         flipped = part[:, :, None] * products * part[:, None, :]
-        for share, to_path in zip(shares, (centring @ sums, sums), strict=True):
-            values = np.linalg.eigvalsh(to_path @ flipped @ to_path.T)
-            share[start : start + len(part)] = ratio(values[:, -1], np.maximum(values, 0.0).sum(axis=1))
-    return shares[0], shares[1]
+        values = np.linalg.eigvalsh(to_path @ flipped @ to_path.T).astype(np.float64, copy=False)
+        share[start : start + len(part)] = ratio(values[:, -1], np.maximum(values, 0.0).sum(axis=1))
+    return share
 
 
 @dataclass(frozen=True)
 class RankOneShare:
-    """A share of `rank_one_shares` as a statistic that sign flips can test; large ones speak for low rank."""
+    """`rank_one_share` as a statistic that sign flips can test; large ones speak for low rank."""
 
     centred: bool
 
@@ -57,4 +56,4 @@ class RankOneShare:
 
     def flipped(self, values: FloatArray, steps: FloatArray, signs: FloatArray) -> FloatArray:
         """See `lab.linearity.sign_flip.FlippedStatistic`."""
-        return rank_one_shares(increment_products(values), signs)[0 if self.centred else 1]
+        return rank_one_share(increment_products(values), signs, self.centred)

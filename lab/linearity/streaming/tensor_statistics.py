@@ -16,7 +16,7 @@ from lab.linearity.statistics import DampedSkill, LagCosine, MedianRSquared
 from lab.linearity.streaming.accumulator import State
 from lab.linearity.streaming.histogram import coarse, quantiles, share_above
 from lab.linearity.streaming.increment_products import equivalent_path, neighbour_cosine
-from lab.linearity.streaming.low_rank import rank_one_shares
+from lab.linearity.streaming.low_rank import rank_one_share
 from lab.linearity.streaming.selection import Selection
 
 LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -80,7 +80,7 @@ class TensorStatistics:
             "damping": forecast.damping,
             "lag_cosine": neighbour_cosine(products),
             "split_half": split_half(path, self._steps),
-            "rank_one_share": rank_one_shares(products, unflipped(products))[0][0],
+            "rank_one_share": rank_one_share(products, unflipped(products), centred=True)[0],
         }
         return {
             "quantiles": quantiles(counts, LEVELS),
