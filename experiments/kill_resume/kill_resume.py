@@ -52,12 +52,22 @@ WALL_CLOCK = ("step_time",)
 
 
 class Process:
-    """`lab train WORDS` in a forked process, with `directory` as its working directory; its output goes to `log`."""
+    """`lab train WORDS` in a forked process; its output goes to `log`.
 
-    def __init__(self, words: tuple[str, ...], directory: Path) -> None:
+    Args:
+        words: what follows the verb.
+        directory: its working directory.
+        signal_at: a file in it, and the signal that the process sends itself once that file has taken its name.
+    """
+
+    def __init__(
+        self, words: tuple[str, ...], directory: Path, signal_at: tuple[str | Path, int] | None = None
+    ) -> None:
         self.log = directory / "log.txt"
         self.pid = os.fork()
         if self.pid == 0:
+            if signal_at is not None:
+                _send_itself((directory / signal_at[0]).absolute(), signal_at[1])
             _train(words, directory, self.log)
 
     def kill(self, number: int = signal.SIGKILL) -> None:
@@ -90,6 +100,18 @@ class Process:
         self.kill()
         os.waitpid(self.pid, 0)
         raise TimeoutError(f"{self.log.read_text()[-2000:]}")
+
+
+def _send_itself(file: Path, number: int) -> None:
+    """Send this process a signal whenever `file` takes its name; atomic writes end in `os.replace`."""
+    replace = os.replace
+
+    def replace_and_send(source: Any, target: Any) -> None:
+        replace(source, target)
+        if Path(target).absolute() == file:
+            os.kill(os.getpid(), number)
+
+    os.replace = replace_and_send  # type: ignore[assignment]
 
 
 def _train(words: tuple[str, ...], directory: Path, log: Path) -> None:

@@ -154,25 +154,20 @@ def test_what_is_left_is_small_and_says_what_it_is(study: Path) -> None:
     assert "NaN" not in (study / "summary.json").read_text()
 
 
-def run_until(directory: Path, happened: Callable[[], bool], number: int) -> int:
-    """Run in another process, send it the signal as soon as `happened`, and return its exit code."""
-    process = Process(STUDY, directory)
-    assert process.wait(until=happened) is None, process.log.read_text()
-    process.kill(number)
-    code = process.wait()
-    assert code is not None
-    return code
-
-
 def test_killed_between_and_within_pieces_it_goes_on_where_it_was(
     study: Path, tmp_path: Path, no_figures: None
 ) -> None:
     pieces = tmp_path / RUN / "follow_up"
-    assert run_until(tmp_path, (pieces / "training.json").exists, signal.SIGTERM) == 130
+    process = Process(STUDY, tmp_path, (RUN / "follow_up" / "training.json", signal.SIGTERM))
+    assert process.wait() == 130, process.log.read_text()
     assert "Traceback" not in (tmp_path / "log.txt").read_text()
     assert "continues an unfinished run" in (tmp_path / "log.txt").read_text()
-    writing = (pieces / "model" / "model.safetensors").exists
-    assert run_until(tmp_path, writing, signal.SIGKILL) == -signal.SIGKILL
+    process = Process(STUDY, tmp_path)
+    assert process.wait(until=(pieces / "model" / "model.safetensors").exists) is None, (
+        process.log.read_text()
+    )
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
     before = finished_pieces(tmp_path / RUN)
     assert {"training", "measurement", "checkpoint_4"} <= set(before) < set(PIECES)
     assert (pieces / "model").is_dir() and not (tmp_path / RUN / "summary.json").exists()

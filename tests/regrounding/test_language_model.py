@@ -296,10 +296,8 @@ def test_a_run_killed_between_jumps_resumes_to_the_same(
     for name in ("whole", "broken"):
         (tmp_path / name).mkdir()
     whole = finish(words, tmp_path / "whole")
-    process = Process(words, tmp_path / "broken")
-    assert process.wait(until=(tmp_path / "broken" / RUN / file).exists) is None, process.log.read_text()
-    process.kill(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    process = Process(words, tmp_path / "broken", (RUN / file, signal.SIGKILL))
+    assert process.wait() == -signal.SIGKILL, process.log.read_text()
     assert differences(whole, finish(words, tmp_path / "broken")) == []
     if "regrounding=fixed" in words:
         weights = group(open_store(whole), "weights")

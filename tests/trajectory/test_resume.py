@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -45,16 +44,6 @@ def references(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, ...]
     return found
 
 
-def run_until(words: tuple[str, ...], directory: Path, happened: Callable[[], bool], number: int) -> int:
-    """Run in another process, send it the signal as soon as `happened`, and return its exit code."""
-    process = Process(words, directory)
-    assert process.wait(until=happened) is None, process.log.read_text()
-    process.kill(number)
-    code = process.wait()
-    assert code is not None
-    return code
-
-
 def kill_at_write(words: tuple[str, ...], directory: Path, count: int, when: str) -> None:
     """Run in another process that kills itself right before or after the `count`-th file takes its name."""
     original = os.replace
@@ -91,8 +80,8 @@ def resume(words: tuple[str, ...], directory: Path) -> Path:
 def test_a_run_killed_when_a_file_appears_resumes_to_the_same(
     references: dict[tuple[str, ...], Path], tmp_path: Path, words: tuple[str, ...], file: str
 ) -> None:
-    code = run_until(words, tmp_path, (tmp_path / RUN / file).exists, signal.SIGKILL)
-    assert code == -signal.SIGKILL
+    process = Process(words, tmp_path, (RUN / file, signal.SIGKILL))
+    assert process.wait() == -signal.SIGKILL, process.log.read_text()
     assert differences(references[words], resume(words, tmp_path)) == []
 
 
@@ -118,8 +107,8 @@ def test_a_run_killed_again_and_again_around_its_writes_resumes_to_the_same(
 def test_sigterm_saves_the_step_and_exits_with_130(
     references: dict[tuple[str, ...], Path], tmp_path: Path
 ) -> None:
-    appeared = (tmp_path / RUN / "records" / "step_00000003.npz").exists
-    assert run_until(RLVR, tmp_path, appeared, signal.SIGTERM) == 130
+    process = Process(RLVR, tmp_path, (RUN / "records" / "step_00000003.npz", signal.SIGTERM))
+    assert process.wait() == 130, process.log.read_text()
     saved = torch.load(tmp_path / RUN / "resume.ckpt", weights_only=True)
     assert f"stopped after step {saved['lab_counters']['step']};" in (tmp_path / "log.txt").read_text()
     assert "Traceback" not in (tmp_path / "log.txt").read_text()
