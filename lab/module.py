@@ -23,6 +23,7 @@ from lab.draw import Draw
 from lab.errors import RunFailed
 from lab.objectives.objective import LOWER_THE_RATE, Objective
 from lab.optimizers import OptimizerSettings
+from lab.sharded_weights import cut_like, whole
 
 
 @runtime_checkable
@@ -54,6 +55,7 @@ class LabModule(pl.LightningModule):
         update: optimiser updates done.
         effective_step: steps done plus steps extrapolated.
         learning_rate: rate of the last update.
+        weights_are_sharded: whether each process holds only a share of every weight.
         batch_metrics: for each step of the last batch its scalars, `step` (from 1) among them.
         evaluation_weights: makes a context in which held-out evaluation is to be done; a callback that lends other
             weights to it sets it.
@@ -80,6 +82,7 @@ class LabModule(pl.LightningModule):
         self.learning_rate = optimizer.learning_rate
         self.batch_metrics: list[dict[str, float]] = []
         self.evaluation_weights: Callable[[], AbstractContextManager[None]] = nullcontext
+        self.weights_are_sharded = False
         self._trained = objective.trainable()
         self._peak_rates = objective.learning_rates(optimizer.learning_rate)
         self._observers: list[UpdateObserver] = []
@@ -89,6 +92,12 @@ class LabModule(pl.LightningModule):
     def trained_parameters(self) -> dict[str, torch.nn.Parameter]:
         """The trained parameters by canonical name."""
         return self._trained
+
+    def shard_weights(self) -> None:
+        """Cut the weights up over all processes (see `lab.sharded_weights`), before there is an optimiser."""
+        self.objective.shard_weights()
+        self.weights_are_sharded = True
+        self._trained = self.objective.trainable()
 
     @property
     def torch_optimizer(self) -> Optimizer:
@@ -100,9 +109,21 @@ class LabModule(pl.LightningModule):
     def configure_optimizers(self) -> Optimizer:
         optimizer = self.optimizer_settings.build(self._parameter_groups())
         if self._pending_optimizer_state is not None:
-            optimizer.load_state_dict(self._pending_optimizer_state)
+            optimizer.load_state_dict(self._own_share(self._pending_optimizer_state))
             self._pending_optimizer_state = None
         return optimizer
+
+    def _own_share(self, saved: dict[str, Any]) -> dict[str, Any]:
+        """Return a saved state of the optimiser cut up as the parameters are."""
+        parameters = dict(enumerate(self._trained.values()))
+        state = {
+            index: {
+                name: cut_like(value, parameters[index]) if isinstance(value, Tensor) else value
+                for name, value in values.items()
+            }
+            for index, values in saved["state"].items()
+        }
+        return {**saved, "state": state}
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
         """Return torch's parameter groups: one, or one for each parameter that has a learning rate of its own."""
@@ -204,7 +225,11 @@ class LabModule(pl.LightningModule):
         total = 0.0
         for loss in self.objective.losses(collected, update):
             total += float(loss.detach())
-            if self.objective.shard.world == 1:
+            if self.weights_are_sharded:
+                (
+                    loss * self.objective.shard.world
+                ).backward()  # of which it takes the mean over the processes
+            elif self.objective.shard.world == 1:
                 self.manual_backward(loss)
             else:
                 loss.backward()  # Lightning's would average over the processes, one collective a micro-batch
@@ -215,7 +240,8 @@ class LabModule(pl.LightningModule):
             # A step without signal still moves along its momentum, so its gradient is zero and not absent.
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        self.objective.shard.sum_gradients(parameters)
+        if not self.weights_are_sharded:
+            self.objective.shard.sum_gradients(parameters)
         return total
 
     def _clip(self, parameters: list[torch.nn.Parameter]) -> float:
@@ -224,7 +250,7 @@ class LabModule(pl.LightningModule):
         limit = self.optimizer_settings.clip_norm
         if limit is not None:
             torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
-        return float(norm)
+        return float(whole(norm))
 
     @torch.no_grad()
     def _require_finite_weights(self) -> None:

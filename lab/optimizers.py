@@ -156,15 +156,19 @@ class SGDSettings(OptimizerSettings):
         require(0 <= self.heavy_ball < 1, "heavy_ball", f"must lie in [0, 1), got {self.heavy_ball}")
 
     def build(self, parameters: list[nn.Parameter] | list[dict[str, Any]]) -> optim.Optimizer:
+        from torch.distributed.tensor import DTensor
         from torch.optim import SGD
 
-        return SGD(
+        optimizer = SGD(
             parameters,
             lr=self.learning_rate,
             momentum=self.heavy_ball,
             weight_decay=self.weight_decay,
             fused=True,
         )
+        for group in optimizer.param_groups:  # the fused form does not know parameters that are cut up
+            group["fused"] = not isinstance(group["params"][0], DTensor)
+        return optimizer
 
     def moments(self, state: Mapping[str, Any]) -> dict[str, Any]:
         return {"first_moment": state["momentum_buffer"]} if self.heavy_ball else {}

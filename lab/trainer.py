@@ -29,23 +29,17 @@ class TrainerSettings:
     devices: int
     """Number of devices."""
     strategy: Literal["auto", "ddp", "fsdp"]
-    """`auto` is one process; `ddp` one for each device, each with the whole model and its share of the prompts."""
+    """`auto` is one process; `ddp` and `fsdp` have one for each device, each with its share of the prompts and with the
+    whole model, or its share of weights, gradients and optimiser state (see `lab.sharded_weights`)."""
     precision: Literal["32-true", "bf16-mixed"]
     """Lightning's precision: float32 throughout, or bfloat16 arithmetic on float32 master weights."""
 
     def __post_init__(self) -> None:
-        require(
-            self.strategy != "fsdp",
-            "strategy",
-            "fsdp cuts the weights up, and rollouts, recorder and checkpoints of a run read whole ones; use ddp, which "
-            "keeps the whole model on each device, with policy.gradient_checkpointing=true and a small "
-            "objective.micro_batch_prompts where memory is short",
-        )
         require(self.devices >= 1, "devices", f"must be at least 1, got {self.devices}")
         require(
-            self.devices == 1 or self.strategy == "ddp",
+            self.devices == 1 or self.strategy != "auto",
             "strategy",
-            f"{self.devices} devices need trainer.strategy=ddp",
+            f"{self.devices} devices need trainer.strategy=ddp, or fsdp where memory is short",
         )
 
 
@@ -164,10 +158,10 @@ def build_trainer(
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="pytorch_lightning")
     warnings.filterwarnings("ignore", module="lightning_fabric")
-    return pl.Trainer(
+    trainer = pl.Trainer(
         accelerator=settings.accelerator,
         devices=settings.devices,
-        strategy=settings.strategy,
+        strategy=_strategy(settings),
         precision=settings.precision,
         max_epochs=1,
         use_distributed_sampler=False,  # every process goes through all steps
@@ -178,3 +172,19 @@ def build_trainer(
         enable_model_summary=False,
         default_root_dir=directory,
     )
+    # Lightning's handler of SIGTERM calls a collective wherever the process happens to be; others are not there, and
+    # all wait for ever. A run is stopped between steps, by all processes together (`lab.stopping`, the recorder).
+    trainer._signal_connector.register_signal_handlers = _no_handlers  # type: ignore[method-assign]
+    return trainer
+
+
+def _no_handlers() -> None:
+    pass
+
+
+def _strategy(settings: TrainerSettings) -> Any:
+    if settings.strategy != "fsdp":
+        return settings.strategy
+    from lab.sharded_strategy import ShardedStrategy
+
+    return ShardedStrategy()

@@ -122,6 +122,11 @@ def build_train_settings(config: Mapping[str, Any], objective_key: str = "object
             )
     if isinstance(objective, SyntheticSettings):
         _check_synthetic(settings)
+    if settings.trainer.strategy == "fsdp" and settings.regrounding.name != NONE:
+        raise BadInput(
+            f"regrounding={settings.regrounding.name}: it moves whole weights, which trainer.strategy=fsdp cuts up; "
+            "set trainer.strategy=ddp"
+        )
     if settings.follow_up is not None:
         settings.follow_up.check(settings)
     try:

@@ -67,7 +67,7 @@ class Process:
         self.pid = os.fork()
         if self.pid == 0:
             if signal_at is not None:
-                _send_itself((directory / signal_at[0]).absolute(), signal_at[1])
+                send_itself((directory / signal_at[0]).absolute(), signal_at[1])
             _train(words, directory, self.log)
 
     def kill(self, number: int = signal.SIGKILL) -> None:
@@ -102,7 +102,7 @@ class Process:
         raise TimeoutError(f"{self.log.read_text()[-2000:]}")
 
 
-def _send_itself(file: Path, number: int) -> None:
+def send_itself(file: Path, number: int) -> None:
     """Send this process a signal whenever `file` takes its name; atomic writes end in `os.replace`."""
     replace = os.replace
 

@@ -16,6 +16,7 @@ from lab.objectives.objective import Objective
 from lab.objectives.settings import Aggregation, EvaluationSettings, GenerationSettings, ProbeSettings
 from lab.policies.policy import EncodedPrompts, Policy
 from lab.policies.rollout import Rollouts
+from lab.sharded_weights import whole_state
 from lab.tasks import Problem, Task
 
 
@@ -40,6 +41,12 @@ class LanguageModelObjective(Objective):
 
     def trainable(self) -> dict[str, nn.Parameter]:
         return {name: value for name, value in self.policy.model.named_parameters() if value.requires_grad}
+
+    def shard_weights(self) -> None:
+        self.policy.shard_weights()
+
+    def whole_state(self) -> Mapping[str, Tensor] | None:
+        return whole_state(self.policy.model) if self.policy.is_sharded else None
 
     def check(self, draw: Draw) -> None:
         """Look at prompts of both splits: characters without a token, room for completions."""
@@ -89,8 +96,8 @@ class LanguageModelObjective(Objective):
             self._held_out = held_out_problems(self.task, self.evaluation, draw)
         return evaluate_policy(self.policy, self.task, self._held_out, self.generation, self.evaluation, draw)
 
-    def save_pretrained(self, directory: Any) -> None:
-        self.policy.save(Path(directory))
+    def save_pretrained(self, directory: Any, state: Mapping[str, Tensor] | None = None) -> None:
+        self.policy.save(Path(directory), state)
 
 
 def token_weights(mask: Tensor, aggregation: Aggregation, rows: int, tokens: int) -> Tensor:

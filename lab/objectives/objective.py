@@ -57,6 +57,14 @@ class Objective(nn.Module, ABC):
     def losses(self, batch: Any, update: int) -> Iterator[Tensor]:
         """Yield micro-batch losses of one update, all over one global denominator."""
 
+    def shard_weights(self) -> None:
+        """Cut the trained parameters up over all processes, in place; an objective without a model refuses."""
+        raise TypeError(f"{type(self).__name__} has no model that could be cut up")
+
+    def whole_state(self) -> Mapping[str, Tensor] | None:
+        """Return the model's tensors where its weights are cut up, gathered by all processes together; else None."""
+        return None
+
     def write_gradients(self, batch: Any, update: int) -> bool:
         """Put the gradient of an update into each parameter's `.grad`, where no differentiation is needed.
 
@@ -96,6 +104,11 @@ class Objective(nn.Module, ABC):
         """
         return {}
 
-    def save_pretrained(self, directory: Any) -> None:
-        """Write a checkpoint that other tools load; an objective without one refuses."""
+    def save_pretrained(self, directory: Any, state: Mapping[str, Tensor] | None = None) -> None:
+        """Write a checkpoint that other tools load; an objective without one refuses.
+
+        Args:
+            directory: where.
+            state: what `whole_state` returned; needed where the weights are cut up.
+        """
         raise TypeError(f"{type(self).__name__} has no model that could be saved")

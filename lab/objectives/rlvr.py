@@ -123,7 +123,10 @@ class RLVR(LanguageModelObjective):
             if skip:
                 chosen = chosen[batch.advantages[chosen] != 0]
             if len(chosen) == 0:
-                continue
+                if not self.policy.is_sharded:
+                    continue
+                # Every process has to take part in as many passes: one whose loss is exactly zero.
+                chosen = torch.tensor([start * group], device=batch.advantages.device)
             loss, clipped_tokens, kl = self._loss(batch, chosen, weights[chosen], on_policy=update == 0)
             clipped, divergence = clipped + clipped_tokens, divergence + kl
             yield loss

@@ -7,7 +7,7 @@ its own noise. Gradients are written into `.grad` in place, since at this size e
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -107,7 +107,7 @@ class Synthetic(Objective, Generic[S]):
         for gradient, parameter in zip(out, self._trained.values(), strict=True):
             yield (gradient.detach() * parameter).sum()
 
-    def save_pretrained(self, directory: Any) -> None:
+    def save_pretrained(self, directory: Any, state: Mapping[str, Tensor] | None = None) -> None:
         raise BadInput("recorder.checkpoint_every: a synthetic run has no model to save; set it to null")
 
     # ---- helps for those who write gradients ------------------------------------------------------------

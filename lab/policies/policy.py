@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,13 @@ from transformers.utils import logging as transformers_logging
 
 from lab.errors import BadInput
 from lab.policies.chosen_log_probs import chosen_log_probs
+from lab.policies.decoder_layers import decoder_layers
 from lab.policies.logit_source import LogitSource, ModelSource, positions
 from lab.policies.output_head import OutputHead
 from lab.policies.recomputation import recomputing
 from lab.policies.rollout import Rollouts, rollout
 from lab.policies.static_source import StaticSource, is_supported
+from lab.sharded_weights import is_sharded, shard_weights, whole_weights
 
 transformers_logging.disable_progress_bar()
 transformers_logging.set_verbosity_error()  # what is wrong with a model is said once, by the lab
@@ -104,16 +108,30 @@ class Policy(nn.Module):
     def logit_source(self, new_tokens: int) -> LogitSource:
         """Return what the rollout engine samples at most `new_tokens` tokens from.
 
-        A Llama gets a static cache and packed weights, any other model its own forward pass.
+        A Llama gets a static cache and packed weights, any other model its own forward pass. Where the weights are
+        cut up, they have to be held whole (`whole_weights`) for as long as it is used.
         """
         if self._static_is_supported is None:
             self._static_is_supported = is_supported(self.model)
         if not self._static_is_supported:
             return ModelSource(self.model)
-        if self._static is None:
+        if self._static is None or self.is_sharded:  # the weights are then at other addresses each time
             self._static = StaticSource(self.model, new_tokens)
         self._static.new_tokens = new_tokens
         return self._static
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether this process holds only a share of the weights."""
+        return is_sharded(self)
+
+    def shard_weights(self) -> None:
+        """Cut the weights up over all processes; see `lab.sharded_weights`."""
+        shard_weights(self, decoder_layers(self.model) or ())
+
+    def forward(self, compute: Callable[[], Tensor]) -> Tensor:
+        """Return what `compute` returns. Weights that are cut up are gathered for what is called in this way."""
+        return compute()
 
     def encode(self, prompts: list[str]) -> EncodedPrompts:
         """Tokenize prompts, left-padded to the longest.
@@ -195,15 +213,16 @@ class Policy(nn.Module):
             BadInput: a prompt and its completion could be longer than the model's context.
         """
         self.check_context(prompts, uniforms.shape[1])
-        return rollout(
-            self.logit_source(uniforms.shape[1]),
-            prompts.ids,
-            prompts.mask,
-            uniforms,
-            temperature=temperature,
-            eos_id=self.eos_id,
-            pad_id=self.pad_id,
-        )
+        with whole_weights(self):
+            return rollout(
+                self.logit_source(uniforms.shape[1]),
+                prompts.ids,
+                prompts.mask,
+                uniforms,
+                temperature=temperature,
+                eos_id=self.eos_id,
+                pad_id=self.pad_id,
+            )
 
     def completion_log_probs(
         self,
@@ -229,13 +248,22 @@ class Policy(nn.Module):
         Returns:
             float32 [row, position], nats; 0 where masked.
         """
-        recompute = self.gradient_checkpointing and torch.is_grad_enabled()
-        states = (self._states_recomputed if recompute else self._states)(prompts, owner, tokens)
-        if self.head.is_plain:
-            chosen = chosen_log_probs(states[mask], self.head.weight, tokens[mask], temperature)
-        else:
+        # Keys and values that are shared take two passes; layers that are gathered or computed again allow for one.
+        single_pass = torch.is_grad_enabled() and (self.gradient_checkpointing or self.is_sharded)
+        states_of = self._states_of_whole_rows if single_pass else self._states
+
+        def compute() -> Tensor:
+            states = states_of(prompts, owner, tokens)
+            if self.head.is_plain:
+                return chosen_log_probs(states[mask], self.head.weight, tokens[mask], temperature)
             log_probs = torch.log_softmax(states[mask].float() / temperature, dim=-1)
-            chosen = log_probs.gather(-1, tokens[mask][:, None])[:, 0]
+            return log_probs.gather(-1, tokens[mask][:, None])[:, 0]
+
+        if torch.is_grad_enabled():
+            chosen = self(compute)
+        else:
+            with whole_weights(self):
+                chosen = compute()
         return chosen.new_zeros(mask.shape).masked_scatter(mask, chosen)
 
     def _states(self, prompts: EncodedPrompts, owner: Tensor, tokens: Tensor) -> Tensor:
@@ -267,14 +295,14 @@ class Policy(nn.Module):
             states = torch.cat([states, rest], dim=1)
         return states
 
-    def _states_recomputed(self, prompts: EncodedPrompts, owner: Tensor, tokens: Tensor) -> Tensor:
-        """Return the same as `_states`, keeping only each layer's input and computing the rest again backward.
+    def _states_of_whole_rows(self, prompts: EncodedPrompts, owner: Tensor, tokens: Tensor) -> Tensor:
+        """Return the same as `_states` in one pass, each row with its own prompt.
 
-        Layers that do so cannot share keys and values, so each row goes through with its own prompt.
+        With gradient checkpointing only each layer's input is kept, and the rest is computed again backward.
         """
         ids = torch.cat([prompts.ids[owner], tokens[:, :-1]], dim=1)
         mask = torch.cat([prompts.mask[owner], torch.ones_like(tokens[:, :-1])], dim=1)
-        with recomputing(self.model):
+        with recomputing(self.model) if self.gradient_checkpointing else nullcontext():
             states = self._forward(
                 input_ids=ids,
                 attention_mask=mask if bool((mask == 0).any()) else None,
@@ -291,7 +319,12 @@ class Policy(nn.Module):
         logits: Tensor = self.model(**inputs).logits
         return logits
 
-    def save(self, directory: Path) -> None:
-        """Write model and tokenizer as a Hugging Face directory (safetensors)."""
-        self.model.save_pretrained(directory)
+    def save(self, directory: Path, state: Mapping[str, Tensor] | None = None) -> None:
+        """Write model and tokenizer as a Hugging Face directory (safetensors).
+
+        Args:
+            directory: where.
+            state: the model's tensors, needed where the weights are cut up.
+        """
+        self.model.save_pretrained(directory, state_dict=None if state is None else dict(state))
         self.tokenizer.save_pretrained(directory)

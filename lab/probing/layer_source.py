@@ -18,7 +18,7 @@ import numpy as np
 from torch import Tensor
 
 from lab.policies.policy import Policy
-from lab.probing.sequences import Sequences, call_layer, decoder_layers, read_through
+from lab.probing.sequences import Sequences, call_layer, layers_of, read_through
 
 _MOST_VALUES = 2**25  # Hidden states kept of one checkpoint, 128 MiB; further probes are left out.
 
@@ -53,7 +53,7 @@ def layer_source(
         batches: the probes; as many as fit into a fixed amount of memory are used, at least one batch.
     """
     policy = first()
-    width, layers = int(policy.model.config.hidden_size), len(decoder_layers(policy))
+    width, layers = int(policy.model.config.hidden_size), len(layers_of(policy))
     used = _fitting(batches, width * (layers + 1) * 2)
     before = [_states(policy, batch) for batch in used]
     del policy
@@ -61,7 +61,7 @@ def layer_source(
     sums = np.zeros((4, layers))
     after: list[list[tuple[Tensor, Tensor]]] = []
     of_weights: list[list[Tensor]] = []
-    modules = decoder_layers(policy)
+    modules = layers_of(policy)
     for batch, states in zip(used, before, strict=True):
         calls = read_through(policy, batch)
         after.append([(call.hidden, call.output) for call in calls])
@@ -73,7 +73,7 @@ def layer_source(
         )
     del policy, modules
     policy = first()
-    modules = decoder_layers(policy)
+    modules = layers_of(policy)
     for index, batch in enumerate(used):
         calls = read_through(policy, batch)
         for layer, (module, call) in enumerate(zip(modules, calls, strict=True)):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lab.errors import BadInput
+from lab.policies.decoder_layers import decoder_layers
 from lab.policies.logit_source import positions
 from lab.policies.policy import EncodedPrompts, Policy
 from lab.probing.probe_file import Probe
@@ -63,19 +64,16 @@ def encode(policy: Policy, probes: list[Probe]) -> list[Sequences]:
     return batches
 
 
-def decoder_layers(policy: Policy) -> nn.ModuleList:
-    """Return the model's layers, input side first.
+def layers_of(policy: Policy) -> nn.ModuleList:
+    """Return the policy's layers, input side first.
 
     Raises:
-        BadInput: there is no list of as many modules as the config counts layers.
+        BadInput: they are not found; see `decoder_layers`.
     """
-    count = getattr(policy.model.config, "num_hidden_layers", None)
-    for module in policy.model.modules():
-        if isinstance(module, nn.ModuleList) and len(module) == count:
-            return module
-    raise BadInput(
-        f"probes: {policy.source}: no list of {count} layers found in {type(policy.model).__name__}"
-    )
+    found = decoder_layers(policy.model)
+    if found is None:
+        raise BadInput(f"probes: {policy.source}: no list of layers found in {type(policy.model).__name__}")
+    return found
 
 
 @dataclass
@@ -100,7 +98,7 @@ def layer_calls(policy: Policy) -> Iterator[list[LayerCall]]:
         hidden = words[0] if words else rest.pop("hidden_states")
         calls.append(LayerCall(hidden, _first(result), rest))
 
-    handles = [layer.register_forward_hook(record, with_kwargs=True) for layer in decoder_layers(policy)]
+    handles = [layer.register_forward_hook(record, with_kwargs=True) for layer in layers_of(policy)]
     try:
         yield calls
     finally:

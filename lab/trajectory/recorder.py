@@ -65,6 +65,7 @@ class Recorder(pl.Callback):
         self._metric_rows: list[dict[str, float]] = []
         self._update_rows: list[dict[str, np.ndarray]] = []
         self._writes = True
+        self._takes_part = True
         self._probe: UpdateProbe | None = None
 
     # ---- Lightning's hooks -------------------------------------------------------------------------
@@ -72,14 +73,15 @@ class Recorder(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         module = _lab_module(pl_module)
         self._writes = trainer.is_global_zero
-        if self._writes:
+        # Weights that are cut up are read by all processes together; one writes them down.
+        self._takes_part = self._writes or module.weights_are_sharded
+        if self._takes_part:
             self._prepare(trainer, module)
         if module.step == 0:
             self._save(trainer)
 
     def _prepare(self, trainer: pl.Trainer, module: LabModule) -> None:
         """Set up what is recorded, tidy what a kill has left, and record step 0 of a new run."""
-        self.records.mkdir(parents=True, exist_ok=True)
         parameters = module.trained_parameters
         watched = self.settings.update_coordinates or self.settings.projections
         self._probe = (
@@ -92,16 +94,19 @@ class Recorder(pl.Callback):
         self._sampled = SampledWeights(
             parameters, module.draw.seed, self.settings.sample_fraction, self.settings.sample_minimum
         )
-        remove_unfinished(self.directory, self.records)
-        forget_after(self.records, module.step if module.step > 0 else -1)
-        self._metrics_file = MetricsFile(self.directory / "metrics.csv", self._last_recorded_step(module))
+        if self._writes:
+            self.records.mkdir(parents=True, exist_ok=True)
+            remove_unfinished(self.directory, self.records)
+            forget_after(self.records, module.step if module.step > 0 else -1)
+            self._metrics_file = MetricsFile(self.directory / "metrics.csv", self._last_recorded_step(module))
         if module.step > 0:
             self._static = read_arrays(self.records / STATIC)
             for step in recorded_steps(self.records):  # refuse a damaged one now, not when the run is done
                 read_arrays(part_path(self.records, step))
             return
         self._static = self._static_arrays(module)
-        write_arrays(self.records / STATIC, self._static)
+        if self._writes:
+            write_arrays(self.records / STATIC, self._static)
         self._record(trainer, module)
         self._keep_checkpoint(module)
 
@@ -110,7 +115,7 @@ class Recorder(pl.Callback):
     ) -> None:
         module = _lab_module(pl_module)
         finished = module.step == module.total_steps
-        if self._writes:
+        if self._takes_part:
             self._metric_rows += module.batch_metrics
             if module.step % self.settings.every == 0 or finished:
                 self._record(trainer, module)
@@ -124,12 +129,12 @@ class Recorder(pl.Callback):
 
     def before_update(self, module: LabModule) -> None:
         """See `lab.module.UpdateObserver`."""
-        if self._writes and self._probe is not None:
+        if self._takes_part and self._probe is not None:
             self._probe.before()
 
     def after_update(self, module: LabModule) -> None:
         """See `lab.module.UpdateObserver`."""
-        if not self._writes or self._probe is None:
+        if not self._takes_part or self._probe is None:
             return
         row = self._probe.after()
         self._update_rows.append(
@@ -192,15 +197,19 @@ class Recorder(pl.Callback):
         arrays |= _prefixed("mechanism", module.objective.mechanism())
         arrays |= _prefixed("metrics", _columns(self._metric_rows))
         arrays |= _prefixed("updates", _stacked(self._update_rows))
-        write_arrays(part_path(self.records, module.step), arrays)
-        self._metrics_file.append(self._metric_rows)
-        self._log(trainer)
+        if self._writes:
+            write_arrays(part_path(self.records, module.step), arrays)
+            self._metrics_file.append(self._metric_rows)
+            self._log(trainer)
         self._metric_rows, self._update_rows = [], []
 
     def _keep_checkpoint(self, module: LabModule) -> None:
         every = self.settings.checkpoint_every
-        if every is not None and module.step % every == 0:
-            write_checkpoint(self.directory, module.step, module.objective, self.settings.keep_last)
+        if every is None or module.step % every != 0:
+            return
+        state = module.objective.whole_state()
+        if self._writes:
+            write_checkpoint(self.directory, module.step, module.objective, self.settings.keep_last, state)
 
     def _sampled_weights(self, module: LabModule) -> Arrays:
         return self._sampled.read(

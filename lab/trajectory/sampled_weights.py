@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lab.sharded_weights import whole
 from lab.trajectory.parts import Arrays
 from lab.trajectory.sampling import sample_coordinates
 
@@ -51,7 +52,7 @@ class SampledWeights:
             indices = torch.from_numpy(self.indices[name]).to(parameter.device)
 
             def at(tensor: Tensor, indices: Tensor = indices) -> Tensor:
-                return tensor.detach().flatten()[indices].float()
+                return whole(tensor.detach()).flatten()[indices].float()
 
             tensors = {"weight": at(parameter)}
             tensors |= {kind: at(tensor) for kind, tensor in moments(name, parameter).items()}

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lab.sharded_weights import whole
 from lab.trajectory.sampling import random_signs, spread_coordinates
 
 _BUCKET = 4_000_000  # elements handled in one go: few calls for small models, little memory for large ones
@@ -89,11 +90,11 @@ class _Bucket:
 
     def positions(self) -> Tensor:
         """Return all parameters, float [element]."""
-        return self._end_to_end([parameter.detach() for parameter in self._parameters])
+        return self._end_to_end([whole(parameter.detach()) for parameter in self._parameters])
 
     def gradients(self) -> Tensor:
         """Return all gradients, float [element]; zero where there is none."""
-        return self._end_to_end([_gradient(parameter) for parameter in self._parameters])
+        return self._end_to_end([whole(_gradient(parameter)) for parameter in self._parameters])
 
     def sketch(self, vector: Tensor) -> Tensor:
         """Return the sums of the signed elements, float32 [projection]."""

@@ -42,8 +42,6 @@ REFUSED: list[tuple[list[str], list[str]]] = [
     (["objective=quadratic", "recorder.checkpoint_every=null"], ["follow_up", "no language model"]),
     (["stop_after_minutes=0"], ["stop_after_minutes", "positive", "got 0"]),
     (["stop_after_minutes=soon"], ["stop_after_minutes", "'soon'"]),
-    (["trainer.strategy=fsdp"], ["trainer.strategy", "fsdp", "whole", "ddp"]),
-    (["trainer=gpu", "trainer.strategy=fsdp"], ["trainer.strategy", "fsdp", "ddp"]),
 ]
 
 
