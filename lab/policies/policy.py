@@ -17,6 +17,7 @@ from transformers.utils import logging as transformers_logging
 from lab.errors import BadInput
 from lab.policies.chosen_log_probs import chosen_log_probs
 from lab.policies.decoder_layers import decoder_layers
+from lab.policies.graphed_source import graphed_source
 from lab.policies.logit_source import LogitSource, ModelSource, positions
 from lab.policies.output_head import OutputHead
 from lab.policies.recomputation import recomputing
@@ -116,7 +117,8 @@ class Policy(nn.Module):
         if not self._static_is_supported:
             return ModelSource(self.model)
         if self._static is None or self.is_sharded:  # the weights are then at other addresses each time
-            self._static = StaticSource(self.model, new_tokens)
+            graphs = self.device.type == "cuda" and not self.is_sharded
+            self._static = (graphed_source if graphs else StaticSource)(self.model, new_tokens)
         self._static.new_tokens = new_tokens
         return self._static
 

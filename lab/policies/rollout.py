@@ -10,8 +10,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from lab.policies.logit_source import LogitSource
+
+_BLOCK = 256  # tokens
+_LOOK_EVERY_ON_A_GPU = 8  # tokens; to look whether rows are done, the CPU has to wait for the GPU
 
 
 @dataclass
@@ -76,15 +80,37 @@ def sample_tokens(
         outside = ~nucleus(log_probs.exp(), top_p)
         log_probs = torch.log_softmax(log_probs.masked_fill(outside, -torch.inf), dim=-1)
     probabilities = log_probs.exp()
-    if temperature > 0:
-        cumulative = probabilities.double().cumsum(-1)
-        targets = uniforms[:, None] * cumulative[:, -1:]
-        tokens = torch.searchsorted(cumulative, targets, right=True)[:, 0].clamp_max(logits.shape[-1] - 1)
-    else:
-        tokens = scaled.argmax(-1)
+    tokens = _invert(probabilities, uniforms) if temperature > 0 else scaled.argmax(-1)
     chosen = log_probs.gather(-1, tokens[:, None])[:, 0]
     entropies = -(probabilities * log_probs.masked_fill(probabilities == 0, 0.0)).sum(-1)
     return tokens, chosen, entropies
+
+
+def _invert(probabilities: Tensor, uniforms: Tensor) -> Tensor:
+    """Return the first token at which the cumulative probability exceeds each uniform, int64 [row].
+
+    Sums are in float64. Those of whole blocks of the vocabulary are searched first, then the block that is found, so
+    that no cumulative sum is made of all of a large vocabulary.
+    """
+    rows, vocabulary = probabilities.shape
+    if vocabulary <= _BLOCK:
+        return _first_above(probabilities.double().cumsum(-1), uniforms)
+    blocks = functional.pad(probabilities, (0, -vocabulary % _BLOCK)).view(rows, -1, _BLOCK)
+    until = blocks.sum(-1, dtype=torch.float64).cumsum(-1)
+    block = _first_above(until, uniforms)
+    at = torch.arange(rows, device=block.device)
+    within = blocks[at, block].double().cumsum(-1)
+    largest = within[:, -1]
+    target = uniforms * until[:, -1] - (until[at, block] - largest)
+    # Rounding may put it at an edge of the block, where a token without probability could be found.
+    target = target.clamp_min(0).minimum(torch.nextafter(largest, torch.zeros_like(largest)))
+    return block * _BLOCK + torch.searchsorted(within, target[:, None], right=True)[:, 0]
+
+
+def _first_above(cumulative: Tensor, uniforms: Tensor) -> Tensor:
+    """Return the first column in which each row exceeds its uniform times the row's total, int64 [row]."""
+    targets = uniforms[:, None] * cumulative[:, -1:]
+    return torch.searchsorted(cumulative, targets, right=True)[:, 0].clamp_max(cumulative.shape[-1] - 1)
 
 
 def rollout(
@@ -97,6 +123,7 @@ def rollout(
     top_p: float = 1.0,
     eos_id: int,
     pad_id: int,
+    look_every: int | None = None,
 ) -> Rollouts:
     """Sample completions of left-padded prompts, several for each.
 
@@ -113,6 +140,8 @@ def rollout(
         top_p: see `sample_tokens`.
         eos_id: token that ends a completion.
         pad_id: token written after the end.
+        look_every: tokens between two looks at which rows are done; what is sampled does not depend on it. None
+            looks after each on a CPU, and more rarely on a GPU.
 
     Raises:
         ValueError: the number of rows is no multiple of the number of prompts, or top_p is outside (0, 1].
@@ -122,8 +151,9 @@ def rollout(
         raise ValueError(f"top_p: expected a number in (0, 1], got {top_p}")
     if rows % len(ids):
         raise ValueError(f"uniforms: {rows} rows are no multiple of {len(ids)} prompts")
+    look_every = look_every or (_LOOK_EVERY_ON_A_GPU if ids.is_cuda else 1)
     with torch.inference_mode():
-        sampled = _sample(source, ids, mask, uniforms, temperature, top_p, eos_id, pad_id)
+        sampled = _sample(source, ids, mask, uniforms, temperature, top_p, eos_id, pad_id, look_every)
     # Copies, since a tensor made in inference mode may not be part of a loss.
     return Rollouts(*(tensor.clone() for tensor in sampled))
 
@@ -137,6 +167,7 @@ def _sample(
     top_p: float,
     eos_id: int,
     pad_id: int,
+    look_every: int,
 ) -> tuple[Tensor, ...]:
     rows, longest = uniforms.shape
     device = ids.device
@@ -151,22 +182,33 @@ def _sample(
     owner = torch.arange(len(ids), device=device).repeat_interleave(rows // len(ids))
     state, logits = source.select(state, owner), logits[owner]
     active = torch.arange(rows, device=device)
-    for position in range(longest):
-        chosen, chosen_log_probs, entropy = sample_tokens(
-            logits, uniforms[active, position], temperature, top_p
-        )
-        tokens[active, position] = chosen
-        sampled[active, position] = True
-        log_probs[active, position] = chosen_log_probs
-        entropies[active, position] = entropy
-        ended = chosen == eos_id
-        if bool(ended.any()):
-            finished[active[ended]] = True
-            keep = torch.nonzero(~ended)[:, 0]
+    going = torch.ones(rows, dtype=torch.bool, device=device)  # of the active rows: not done yet
+    for first in range(0, longest, look_every):
+        stop = min(first + look_every, longest)
+        columns = []
+        drawn = uniforms[active, first:stop]
+        for position in range(first, stop):
+            chosen, chosen_log_probs, entropy = sample_tokens(
+                logits, drawn[:, position - first], temperature, top_p
+            )
+            columns.append((chosen, going, chosen_log_probs, entropy))
+            going = going & (chosen != eos_id)
+            if position + 1 < stop:
+                state, logits = source.advance(state, chosen)
+        of_each = [torch.stack(values, dim=1) for values in zip(*columns, strict=True)]
+        written = of_each[1]
+        tokens[active, first:stop] = of_each[0].where(written, pad_id)
+        sampled[active, first:stop] = written
+        log_probs[active, first:stop] = of_each[2].where(written, 0.0)
+        entropies[active, first:stop] = of_each[3].where(written, 0.0)
+        if not bool(going.all()):
+            finished[active[~going]] = True
+            keep = torch.nonzero(going)[:, 0]
             if len(keep) == 0:
                 break
             active, chosen, state = active[keep], chosen[keep], source.select(state, keep)
-        if position + 1 < longest:
+            going = torch.ones(len(keep), dtype=torch.bool, device=device)
+        if stop < longest:
             state, logits = source.advance(state, chosen)
     used = int(sampled.any(0).sum())
     return tokens[:, :used], sampled[:, :used], log_probs[:, :used], entropies[:, :used], finished

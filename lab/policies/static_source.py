@@ -1,51 +1,43 @@
 """`LogitSource` of a Llama-architecture model with a preallocated key-value cache and packed weights.
 
-Generic layers spend most of a decoding step on overhead: many small products, a cache that is copied when it grows, a
-launch for each operation. Here query, key and value projections are one product, so are the two of the gated
-feed-forward layer; keys and values are written in place; on a GPU the step is captured once as a CUDA graph for
-each number of rows and length of cache, and replayed. Prompts are read by the model itself.
-
-Rows that leave stay in their slot, unused, until half of the slots are free; then the cache is packed. So few
-shapes occur, and few graphs.
+Prompts are read by the model itself. Keys and values are written in place, not into a cache that is copied when it
+grows. Rows that leave stay in their slot, unused, until half of the slots are free; then the cache is packed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from transformers import DynamicCache, LlamaForCausalLM, PreTrainedModel
 
 from lab.policies.logit_source import positions
+from lab.policies.packed_llama import PackedLlama
 
-_LENGTH_STEP = 32  # cache lengths are rounded up to a multiple of this, so that graphs can be used again
 _LARGEST_SHARE_LEFT = 0.5
 _TOLERANCE = 1e-3
 
 
 @dataclass
-class _Layer:
-    """Packed weights of one layer: norms in the model's own type, products in that of the cache."""
+class PrefixState:
+    """What the model computed of the prompts, before they are repeated for their rollouts."""
 
-    input_norm: Tensor
-    query_key_value: Tensor
-    output: Tensor
-    feed_forward_norm: Tensor
-    gate_up: Tensor
-    down: Tensor
+    cache: DynamicCache
+    mask: Tensor
+    """int64 [prompt, position]."""
+    packed: PackedLlama
+    """What the next tokens are computed with."""
 
 
 @dataclass
 class StaticState:
     """Cache of all rows, those that have left included until the next packing."""
 
-    keys: list[Tensor]
-    """Of each layer: float [slot, key-value head, position, size]."""
-    values: list[Tensor]
+    packed: PackedLlama
+    caches: list[Tensor]
+    """Of each layer: float [slot, 2 x key-value heads, position, size], keys first."""
     readable: Tensor
     """bool [slot, position]: neither padding nor not yet written."""
     next_position: Tensor
@@ -58,36 +50,10 @@ class StaticState:
     """Whether any written position is padding."""
 
 
-@dataclass
-class _Graph:
-    """One captured step with the buffers that it reads and writes."""
-
-    graph: torch.cuda.CUDAGraph
-    state: StaticState
-    tokens: Tensor
-    write: Tensor
-    logits: Tensor
-
-
-@dataclass
-class PrefixState:
-    """What the model computed of the prompts, before they are repeated for their rollouts."""
-
-    cache: DynamicCache
-    mask: Tensor
-    """int64 [prompt, position]."""
-
-
-@dataclass
-class _Buffers:
-    layers: list[_Layer] = field(default_factory=list)
-    embedding: Tensor | None = None
-    norm: Tensor | None = None
-    head: Tensor | None = None
-
-
 class StaticSource:
-    """See the module. Make one for a model and keep it: its buffers and graphs are used again.
+    """See the module. Make one for a model and keep it: its buffers are used again.
+
+    Under autocast products, keys and values are in autocast's type, and the residual stream is in the model's.
 
     Args:
         model: a model for which `is_supported` holds.
@@ -97,18 +63,7 @@ class StaticSource:
     def __init__(self, model: PreTrainedModel, new_tokens: int) -> None:
         self.model = model
         self.new_tokens = new_tokens
-        config = model.config
-        self._heads: int = config.num_attention_heads
-        self._groups: int = config.num_key_value_heads
-        self._size: int = (
-            getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        )
-        self._epsilon: float = config.rms_norm_eps
-        self._buffers = _Buffers()
-        self._cosine = self._sine = torch.empty(0)
-        self._graphs: dict[tuple[int, int], _Graph] = {}
-
-    # ---- LogitSource -------------------------------------------------------------------------------
+        self._packed: dict[torch.dtype, PackedLlama] = {}
 
     def start(self, ids: Tensor, mask: Tensor) -> tuple[PrefixState, Tensor]:
         """Read the prompts with the model itself; see `LogitSource.start`."""
@@ -122,8 +77,16 @@ class StaticSource:
             logits_to_keep=1,
         ).logits[:, -1]
         first: Any = cache.layers[0]
-        self._refresh(first.keys.dtype, ids.shape[1] + self.new_tokens)
-        return PrefixState(cache, mask), logits
+        # The model's own layers keep keys and values in float32 under autocast, and would read them so.
+        kind = ids.device.type
+        mixed = torch.is_autocast_enabled(kind)
+        dtype: torch.dtype = torch.get_autocast_dtype(kind) if mixed else first.keys.dtype
+        if dtype not in self._packed:
+            self._packed[dtype] = PackedLlama(self.model, dtype)
+        packed = self._packed[dtype]
+        if packed.refresh(ids.shape[1] + self.new_tokens):
+            self._has_moved(packed)
+        return PrefixState(cache, mask, packed), logits
 
     def select(self, state: PrefixState | StaticState, rows: Tensor) -> StaticState:
         """See `LogitSource.select`; the first call, on the prompts, lays out the cache."""
@@ -132,18 +95,10 @@ class StaticSource:
         slots = state.slots[rows]
         kept = len(rows) / len(state.next_position)
         if kept > _LARGEST_SHARE_LEFT and len(rows) < len(state.slots):
-            return StaticState(
-                state.keys,
-                state.values,
-                state.readable,
-                state.next_position,
-                state.length,
-                slots,
-                state.padded,
-            )
+            return _with_slots(state, slots)
         packed = StaticState(
-            [keys[slots] for keys in state.keys],
-            [values[slots] for values in state.values],
+            state.packed,
+            [cache[slots] for cache in state.caches],
             state.readable[slots],
             state.next_position[slots],
             state.length,
@@ -158,159 +113,57 @@ class StaticSource:
         slots = len(state.next_position)
         whole = len(state.slots) == slots
         spread = tokens if whole else tokens.new_zeros(slots).index_copy_(0, state.slots, tokens)
-        logits = self._captured(state, spread) if tokens.is_cuda else self._plain(state, spread)
-        return state, logits if whole else logits[state.slots]
-
-    # ---- one step ----------------------------------------------------------------------------------
-
-    def _plain(self, state: StaticState, tokens: Tensor) -> Tensor:
-        """A step over the positions written so far only."""
         length = state.length + 1
         state.readable[:, state.length] = True
-        readable = state.readable[:, None, None, :length] if state.padded else None
+        bias = state.packed.bias(state.readable[:, :length]) if state.padded else None
 
-        def write(cache: Tensor, new: Tensor) -> Tensor:
+        def write(layer: int, new: Tensor) -> Tensor:
+            cache = state.caches[layer]
             cache[:, :, state.length] = new
-            return cache[:, :, :length]
+            return cache[:, :, :length]  # the positions written so far only
 
-        logits = self._step(state, tokens, write, readable)
+        logits = state.packed.step(spread, state.next_position, write, bias)
         state.next_position += 1
         state.length = length
-        return logits
+        return state, logits if whole else logits[state.slots]
 
-    def _captured(self, state: StaticState, tokens: Tensor) -> Tensor:
-        """A step over the whole cache, replayed as a CUDA graph."""
-        shape = (len(state.next_position), state.keys[0].shape[2])
-        if shape not in self._graphs:
-            self._graphs[shape] = self._capture(state, tokens)
-        known = self._graphs[shape]
-        if known.state.keys[0].data_ptr() != state.keys[0].data_ptr():
-            _copy(state, known.state)
-        known.tokens.copy_(tokens)
-        known.write.fill_(state.length)
-        known.graph.replay()
-        state.length += 1
-        known.state.length = state.length
-        return known.logits.clone()
-
-    def _fixed_shape_step(self, state: StaticState, tokens: Tensor, write_at: Tensor) -> Tensor:
-        """A step whose every shape and address is fixed; `write_at` int64 [1] is the position written."""
-        state.readable.index_fill_(1, write_at, True)
-
-        def write(cache: Tensor, new: Tensor) -> Tensor:
-            return cache.index_copy_(2, write_at, new[:, :, None])
-
-        logits = self._step(state, tokens, write, state.readable[:, None, None])
-        state.next_position += 1
-        return logits
-
-    def _capture(self, state: StaticState, tokens: Tensor) -> _Graph:
-        """Record a step on buffers of its own, after a few steps on a side stream, as CUDA asks for."""
-        own = StaticState(
-            [keys.clone() for keys in state.keys],
-            [values.clone() for values in state.values],
-            state.readable.clone(),
-            state.next_position.clone(),
-            state.length,
-            state.slots,
-            True,
-        )
-        given, write_at = tokens.clone(), torch.tensor([state.length], device=tokens.device)
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(2):
-                self._fixed_shape_step(own, given, write_at)
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            logits = self._fixed_shape_step(own, given, write_at)
-        return _Graph(graph, own, given, write_at, logits)
-
-    def _step(
-        self,
-        state: StaticState,
-        tokens: Tensor,
-        write: Callable[[Tensor, Tensor], Tensor],
-        readable: Tensor | None,
-    ) -> Tensor:
-        """One token through all layers; float [slot, vocabulary]."""
-        buffers = self._buffers
-        assert buffers.embedding is not None and buffers.norm is not None and buffers.head is not None
-        rows, heads, groups, size = len(tokens), self._heads, self._groups, self._size
-        with torch.autocast(tokens.device.type, enabled=False):
-            hidden = functional.embedding(
-                tokens, buffers.embedding
-            )  # the residual stream keeps the model's type
-            cosine = self._cosine[state.next_position][:, None]
-            sine = self._sine[state.next_position][:, None]
-            for layer, keys, values in zip(buffers.layers, state.keys, state.values, strict=True):
-                normed = self._norm(hidden, layer.input_norm).to(keys.dtype)
-                mixed = functional.linear(normed, layer.query_key_value).view(rows, heads + 2 * groups, size)
-                turned = _rotate(mixed[:, : heads + groups], cosine, sine)
-                attended = functional.scaled_dot_product_attention(
-                    turned[:, :heads, None],
-                    write(keys, turned[:, heads:]),
-                    write(values, mixed[:, heads + groups :]),
-                    attn_mask=readable,
-                    enable_gqa=heads != groups,
-                )
-                hidden = hidden + functional.linear(attended.reshape(rows, heads * size), layer.output)
-                normed = self._norm(hidden, layer.feed_forward_norm).to(keys.dtype)
-                gate, up = functional.linear(normed, layer.gate_up).chunk(2, dim=-1)
-                hidden = hidden + functional.linear(functional.silu(gate) * up, layer.down)
-            return functional.linear(self._norm(hidden, buffers.norm).to(buffers.head.dtype), buffers.head)
-
-    def _norm(self, hidden: Tensor, weight: Tensor) -> Tensor:
-        return functional.rms_norm(hidden, (hidden.shape[-1],), weight, self._epsilon)
-
-    # ---- buffers -----------------------------------------------------------------------------------
+    def _has_moved(self, packed: PackedLlama) -> None:
+        """Called when buffers of `packed` have new addresses."""
 
     def _lay_out(self, state: PrefixState, rows: Tensor) -> StaticState:
         length = state.mask.shape[1]
-        capacity = length + self.new_tokens
-        if rows.is_cuda:
-            capacity = -(-capacity // _LENGTH_STEP) * _LENGTH_STEP
-        keys: list[Tensor] = []
-        values: list[Tensor] = []
-        layers: list[Any] = state.cache.layers
-        for layer in layers:
-            for made, kept in ((keys, layer.keys), (values, layer.values)):
-                whole = kept.new_zeros(len(rows), self._groups, capacity, self._size)
-                whole[:, :, :length] = kept[rows]
-                made.append(whole)
-        readable = torch.zeros(len(rows), capacity, dtype=torch.bool, device=rows.device)
+        packed = state.packed
+        shape = (len(rows), 2 * packed.groups, length + self.new_tokens, packed.size)
+        caches = [
+            torch.zeros(shape, dtype=packed.dtype, device=rows.device) for _ in range(len(packed.layers))
+        ]
+        write_prefix(state, rows, caches)
+        readable = torch.zeros(len(rows), shape[2], dtype=torch.bool, device=rows.device)
         readable[:, :length] = (state.mask == 1)[rows]
-        return StaticState(
-            keys,
-            values,
-            readable,
-            state.mask.sum(-1)[rows],
-            length,
-            torch.arange(len(rows), device=rows.device),
-            padded=bool((state.mask == 0).any()),
-        )
+        slots = torch.arange(len(rows), device=rows.device)
+        padded = bool((state.mask == 0).any())
+        return StaticState(packed, caches, readable, state.mask.sum(-1)[rows], length, slots, padded)
 
-    @torch.no_grad()
-    def _refresh(self, dtype: torch.dtype, length: int) -> None:
-        """Copy the model's weights of now into the packed buffers, which keep their addresses."""
-        fresh = _pack(self.model, dtype)
-        known = self._buffers
-        if not _alike(known, fresh):
-            self._buffers, self._graphs = fresh, {}
-        else:
-            for old, new in zip(_tensors(known), _tensors(fresh), strict=True):
-                if old.data_ptr() != new.data_ptr():
-                    old.copy_(new)
-        device = self.model.device
-        if len(self._cosine) < length or self._cosine.dtype != dtype or self._cosine.device != device:
-            reach = -(-length // _LENGTH_STEP) * _LENGTH_STEP
-            steps = torch.arange(reach, device=device)[None]
-            like = torch.zeros(1, device=device, dtype=dtype)
-            base: Any = self.model.base_model
-            cosine, sine = base.rotary_emb(like, steps)
-            self._cosine, self._sine = cosine[0].to(dtype), sine[0].to(dtype)
-            self._graphs = {}
+
+def _with_slots(state: StaticState, slots: Tensor) -> StaticState:
+    return StaticState(
+        state.packed,
+        state.caches,
+        state.readable,
+        state.next_position,
+        state.length,
+        slots,
+        state.padded,
+    )
+
+
+def write_prefix(state: PrefixState, rows: Tensor, caches: list[Tensor]) -> None:
+    """Write keys and values of the prompts `rows`, int64 [slot], to the front of `caches` (see `StaticState`)."""
+    length, groups = state.mask.shape[1], state.packed.groups
+    layers: list[Any] = state.cache.layers
+    for layer, cache in zip(layers, caches, strict=True):
+        cache[:, :groups, :length] = layer.keys[rows]
+        cache[:, groups:, :length] = layer.values[rows]
 
 
 def is_supported(model: PreTrainedModel) -> bool:
@@ -332,64 +185,13 @@ def is_supported(model: PreTrainedModel) -> bool:
     with torch.inference_mode(), torch.autocast(device.type, enabled=False):
         state, _ = source.start(ids[:, :1], mask[:, :1])
         laid_out = source.select(state, torch.arange(2, device=device))
-        logits = source._plain(laid_out, ids[:, 1])
+        _, logits = source.advance(laid_out, ids[:, 1])
         expected = model(input_ids=ids).logits[:, -1]
-    return torch.allclose(logits.float(), expected.float(), rtol=_TOLERANCE, atol=_tolerance(expected))
+    return agree(logits, expected)
 
 
-def _tolerance(logits: Tensor) -> float:
-    """Rounding of the type that the model computes in, beside logits of this size."""
-    precision = torch.finfo(logits.dtype).eps
-    return max(_TOLERANCE, 8 * precision * float(logits.abs().max()))
-
-
-def _rotate(vectors: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """Rotary position embedding (Su et al. 2021) in the order that Llama checkpoints have: halves, not pairs."""
-    first, second = vectors.chunk(2, dim=-1)
-    return vectors * cosine + torch.cat([-second, first], dim=-1) * sine
-
-
-def _pack(model: PreTrainedModel, dtype: torch.dtype) -> _Buffers:
-    base: Any = model.base_model
-    layers = []
-    for block in base.layers:
-        attention, feed_forward = block.self_attn, block.mlp
-        projections = (attention.q_proj, attention.k_proj, attention.v_proj)
-        layers.append(
-            _Layer(
-                input_norm=block.input_layernorm.weight,
-                query_key_value=torch.cat([part.weight for part in projections]).to(dtype),
-                output=attention.o_proj.weight.to(dtype),
-                feed_forward_norm=block.post_attention_layernorm.weight,
-                gate_up=torch.cat([feed_forward.gate_proj.weight, feed_forward.up_proj.weight]).to(dtype),
-                down=feed_forward.down_proj.weight.to(dtype),
-            )
-        )
-    head: Any = model.get_output_embeddings()
-    return _Buffers(layers, base.embed_tokens.weight, base.norm.weight, head.weight.to(dtype))
-
-
-def _tensors(buffers: _Buffers) -> list[Tensor]:
-    parts: list[Tensor | None] = [buffers.embedding, buffers.norm, buffers.head]
-    for layer in buffers.layers:
-        parts += [layer.input_norm, layer.query_key_value, layer.output]
-        parts += [layer.feed_forward_norm, layer.gate_up, layer.down]
-    return [part for part in parts if part is not None]
-
-
-def _alike(first: _Buffers, second: _Buffers) -> bool:
-    mine, others = _tensors(first), _tensors(second)
-    if len(mine) != len(others):
-        return False
-    return all(a.device == b.device and a.dtype == b.dtype for a, b in zip(mine, others, strict=True))
-
-
-def _copy(source: StaticState, target: StaticState) -> None:
-    """Move a state into the buffers of a graph, and let it live there from now on."""
-    for name in ("keys", "values"):
-        for old, new in zip(getattr(target, name), getattr(source, name), strict=True):
-            old.copy_(new)
-    target.readable.copy_(source.readable)
-    target.next_position.copy_(source.next_position)
-    source.keys, source.values = target.keys, target.values
-    source.readable, source.next_position = target.readable, target.next_position
+def agree(logits: Tensor, expected: Tensor) -> bool:
+    """Whether logits are equal up to rounding of the type that `expected` was computed in."""
+    precision = torch.finfo(expected.dtype).eps
+    absolute = max(_TOLERANCE, 8 * precision * float(expected.abs().max()))
+    return torch.allclose(logits.float(), expected.float(), rtol=_TOLERANCE, atol=absolute)

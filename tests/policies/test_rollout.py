@@ -218,6 +218,43 @@ def test_sampling_frequencies_follow_the_softmax(temperature: float) -> None:
     )
 
 
+@pytest.mark.parametrize("look_every", [2, 5, 8, 20])
+def test_looking_more_rarely_at_which_rows_are_done_changes_nothing(policy: Policy, look_every: int) -> None:
+    prompts, uniforms = policy.encode(MIXED), uniforms_for(16)
+    eos = int(run(policy, prompts, uniforms, eos_id=-1).tokens.flatten().mode().values)
+    often, rarely = (
+        run(policy, prompts, uniforms, eos_id=eos, look_every=every) for every in (1, look_every)
+    )
+    assert torch.equal(rarely.tokens, often.tokens)
+    assert torch.equal(rarely.mask, often.mask)
+    assert torch.equal(rarely.finished, often.finished)
+    torch.testing.assert_close(rarely.log_probs, often.log_probs, rtol=0, atol=1e-5)
+    torch.testing.assert_close(rarely.entropies, often.entropies, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("vocabulary", [257, 512, 5000])
+def test_a_large_vocabulary_is_inverted_as_a_small_one(vocabulary: int) -> None:
+    """Against a cumulative sum over all of it, for flat, peaked and cut distributions."""
+    generator = torch.Generator().manual_seed(vocabulary)
+    logits = torch.randn(300, vocabulary, generator=generator) * torch.rand(300, 1, generator=generator) * 8
+    logits[100:200, : vocabulary // 2] = -math.inf
+    logits[200:, 3:] = -math.inf
+    uniforms = torch.rand(300, dtype=torch.float64, generator=generator)
+    tokens, _, _ = sample_tokens(logits, uniforms, 1.0)
+    cumulative = np.cumsum(torch.log_softmax(logits, -1).exp().double().numpy(), axis=1)
+    for row, (line, uniform) in enumerate(zip(cumulative, uniforms.tolist(), strict=True)):
+        assert int(tokens[row]) == int(np.searchsorted(line, uniform * line[-1], side="right"))
+
+
+@pytest.mark.parametrize("first", [0, 255, 256, 300, 511])
+def test_the_edges_of_blocks_hold_no_token_without_probability(first: int) -> None:
+    logits = torch.full((1, 600), -math.inf)
+    logits[0, first], logits[0, 599] = 0.0, 0.0
+    for uniform, token in [(0.0, first), (0.4999, first), (0.5, 599), (1 - 2.0**-53, 599)]:
+        tokens, _, _ = sample_tokens(logits, torch.tensor([uniform], dtype=torch.float64), 1.0)
+        assert int(tokens) == token
+
+
 @pytest.mark.parametrize(
     ("uniform", "token"), [(0.0, 0), (0.2499, 0), (0.2501, 2), (0.7499, 2), (0.7501, 3), (1 - 2.0**-53, 3)]
 )
