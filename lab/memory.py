@@ -12,12 +12,18 @@ from lab.errors import LabError, RunFailed
 if TYPE_CHECKING:
     from lab.training import TrainSettings
 
+_WORDS = ("out of memory", "allocate memory", "status_alloc_failed")
+
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the operating system, NumPy or torch (on any device) has refused memory."""
+    """Whether the operating system, NumPy or torch (on any device) has refused memory, or did so on the way to it."""
     text = str(error).lower()
     refused = isinstance(error, OSError) and error.errno == errno.ENOMEM
-    return isinstance(error, MemoryError) or refused or "out of memory" in text or "allocate memory" in text
+    if isinstance(error, MemoryError) or refused or any(words in text for words in _WORDS):
+        return True
+    # What fails while a CUDA graph is captured hides the error that made it fail.
+    before = error.__cause__ or error.__context__
+    return before is not None and is_out_of_memory(before)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What this process has used: time since it started, and its peak memory."""
+"""What this process has used: time since it started, its peak memory, and that of its GPU."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import resource
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 _IMPORTED = time.time()
 
@@ -29,3 +30,15 @@ def peak_memory_mb() -> float:
                 return int(line.split()[1]) / 1024
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return used / 1024**2 if sys.platform == "darwin" else used / 1024
+
+
+def gpu_use() -> dict[str, Any]:
+    """Return `gpu`, the name of the GPU in use, and `peak_gpu_mb`, the most that torch has reserved there, in MiB; both
+    are None where no GPU is in use."""
+    torch = sys.modules.get("torch")
+    if torch is None or not (torch.cuda.is_available() and torch.cuda.is_initialized()):
+        return {"gpu": None, "peak_gpu_mb": None}
+    return {
+        "gpu": torch.cuda.get_device_name(),
+        "peak_gpu_mb": torch.cuda.max_memory_reserved() / 1024**2,
+    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -140,7 +141,20 @@ def torch_device(settings: TrainerSettings) -> torch.device:
     found = torch.cuda.device_count()
     if found < settings.devices:
         raise BadInput(f"trainer.devices: {settings.devices} GPU asked for, {found} found; use trainer=cpu")
+    # cuDNN's attention makes a plan for every shape, tens of milliseconds each, and rows that leave make many shapes.
+    torch.backends.cuda.enable_cudnn_sdp(False)
     return torch.device("cuda", 0)
+
+
+def arithmetic(settings: TrainerSettings) -> AbstractContextManager[None]:
+    """Return a context in which a model computes as it does in training: what is judged is what was trained."""
+    import torch
+
+    if settings.precision != "bf16-mixed":
+        return nullcontext()
+    kind = "cuda" if settings.accelerator == "gpu" else "cpu"
+    # Without the cache of weights, which would outlive them.
+    return torch.autocast(kind, dtype=torch.bfloat16, cache_enabled=False)
 
 
 def build_trainer(

@@ -23,7 +23,7 @@ from lab.objectives.synthetic_settings import build_cells
 from lab.optimizers import OptimizerSettings, build_optimizer_settings
 from lab.policies import PolicySettings, build_policy_settings, load_policy
 from lab.policies.settings import ScratchSettings
-from lab.process import peak_memory_mb
+from lab.process import gpu_use, peak_memory_mb
 from lab.regrounding.settings import RegroundingSettings, build_regrounding_settings
 from lab.runs import Run
 from lab.settings import Invalid, build, whole_number
@@ -296,6 +296,7 @@ def _train(settings: TrainSettings, run: Run, title: str, time_limit: TimeLimit)
         **_cells(settings, tree),
         "wall_clock_s": time.perf_counter() - started,
         "peak_rss_mb": peak_memory_mb(),
+        **gpu_use(),
         "result": _result_line(settings, pass_rate),
     }
 

@@ -6,6 +6,7 @@ import io
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,14 @@ from typing import Any
 import pytest
 
 from lab.bench import grpo_step, peers
-from lab.bench.flops import Architecture, StepShape, forward_flops, step_flops, step_flops_unshared
+from lab.bench.flops import (
+    Architecture,
+    StepShape,
+    decode_bytes,
+    forward_flops,
+    step_flops,
+    step_flops_unshared,
+)
 from lab.bench.intervals import median_interval
 from lab.bench.pace import Pace
 from lab.bench.phases import PhaseTimer
@@ -117,6 +125,13 @@ def test_step_by_hand() -> None:
     assert found["backward"] == 2 * found["forward"]
 
 
+def test_what_decoding_reads_by_hand() -> None:
+    # Weights of a layer 48 + 72, of the head 40; keys and values of a position 2 x 2. Two tokens are decoded after the
+    # first: three rows read 3 + 1 positions, then one row 3 + 2.
+    shape = StepShape(prompts=2, prompt_tokens=3, sampled=[4, 3, 1], trained_prompts=1, trained=[2, 1, 0])
+    assert decode_bytes(ONE_LAYER, shape, bytes_each=2) == 2 * (2 * 160 + (3 * 4 + 1 * 5) * 4)
+
+
 def test_without_sharing_every_completion_reads_its_prompt() -> None:
     shape = StepShape(prompts=2, prompt_tokens=3, sampled=[4, 3, 1], trained_prompts=1, trained=[2, 1, 0])
     shared, unshared = step_flops(ONE_LAYER, shape), step_flops_unshared(ONE_LAYER, shape)
@@ -178,7 +193,10 @@ def test_pace_counts_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     channel = io.StringIO()
     begun: list[str] = []
     monkeypatch.setattr(sys, "stdin", io.StringIO("go 3\nphases 1\n"))
-    pace = Pace(channel, 2, {"a": 1}, begun.append, lambda mode, steps: {"mode": mode})
+    settled: list[int] = []
+    pace = Pace(
+        channel, 2, {"a": 1}, begun.append, lambda mode, steps: {"mode": mode}, lambda: settled.append(1)
+    )
     for _ in range(5):
         pace.step_done()
     with pytest.raises(SystemExit):
@@ -189,6 +207,7 @@ def test_pace_counts_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert answers[0] == {"a": 1}
     assert [(each["mode"], each["steps"]) for each in answers[1:]] == [("go", 3), ("phases", 1)]
     assert begun == ["go", "phases"]
+    assert len(settled) == 5  # at both ends of both blocks, and at the end of the warm-up
 
 
 def test_worker_does_the_steps_it_is_asked_for(tmp_path: Path) -> None:
@@ -238,6 +257,24 @@ def test_both_sides_are_given_the_same_problems_and_optimiser() -> None:
     assert spec["optimizer"]["learning_rate"] == 1e-4 and spec["optimizer"]["clip_norm"] == 1.0
 
 
+def test_phases_of_a_device_wait_for_it() -> None:
+    """A device that works on after the call has returned: only whoever waits sees it."""
+    owed = [0.0]
+
+    class Device:
+        def launch(self) -> None:
+            owed[0] += 0.02
+
+    def settle() -> None:
+        time.sleep(owed[0])
+        owed[0] = 0.0
+
+    device, timer = Device(), PhaseTimer(settle)
+    timer.watch(device, "launch", "kernel")
+    device.launch()
+    assert timer.seconds["kernel"] >= 0.02
+
+
 def test_ratios_are_taken_within_a_round() -> None:
     def block(seconds: float) -> dict[str, Any]:
         return {
@@ -272,6 +309,8 @@ def profile_answer() -> dict[str, Any]:
         "matrix_flops_per_second_model_shapes": 5e8,
         "phases": {"rollout": 0.001},
         "operators": [],
+        "decode_bytes": 4e6,
+        "memory_bytes_per_second": 1e10,
     }
 
 
@@ -309,6 +348,7 @@ def test_the_verb_writes_a_summary(
     assert len(summary["seconds_per_step_of_each_block"]["trl"]) == 6
     assert summary["ratio"]["coverage"] == 1 - 2 / 64
     assert set(summary["phases_cpu_ms"]) == {"rollout", "Lightning and loader"}
+    assert summary["decode"]["floor_seconds"] == 4e-4 and summary["decode"]["over_floor"] == 2.5
     assert str(tmp_path) not in json.dumps(summary)
 
 

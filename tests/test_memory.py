@@ -22,12 +22,25 @@ from lab.trajectory.store import open_store
         (OSError(errno.ENOMEM, "Cannot allocate memory"), True),
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), True),
         (RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
         (OSError(errno.ENOSPC, "No space left on device"), False),
         (ValueError("memory"), False),
     ],
 )
 def test_what_is_out_of_memory(error: Exception, expected: bool) -> None:
     assert is_out_of_memory(error) is expected
+
+
+def test_an_error_that_hides_want_of_memory_is_told() -> None:
+    def capture() -> None:
+        try:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        except torch.OutOfMemoryError:
+            raise RuntimeError("operation failed due to a previous error during capture")  # noqa: B904
+
+    with pytest.raises(RuntimeError) as hiding:
+        capture()
+    assert is_out_of_memory(hiding.value)
 
 
 def test_memory_that_torch_really_refuses_is_told() -> None:

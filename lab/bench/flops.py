@@ -109,3 +109,23 @@ def _read(
     read = list(alive[1:])  # the token at position j is read by the rows that have one at j + 1
     seen = sum(rows * (prompt_tokens + position + 1) for position, rows in enumerate(read))
     return first, forward_flops(architecture, sum(read), seen, sum(read))
+
+
+def decode_bytes(architecture: Architecture, shape: StepShape, bytes_each: int) -> float:
+    """Return the least bytes that decoding one step's completions reads, prompts apart.
+
+    For every token of the longest completion all weights once, the embedding only as the head, and for every row that
+    goes on the keys and values of all positions before: what caches hold between two tokens is not counted.
+
+    Args:
+        architecture: of the model.
+        shape: of the step.
+        bytes_each: of a weight, and of a number in the cache.
+    """
+    a = architecture
+    layer = a.width * a.head_size * (2 * a.heads + 2 * a.key_value_heads) + 3 * a.width * a.mlp_width
+    weights = a.layers * layer + a.width * a.vocabulary
+    of_a_position = a.layers * 2 * a.key_value_heads * a.head_size
+    read = list(shape.sampled[1:])
+    positions = sum(rows * (shape.prompt_tokens + position + 1) for position, rows in enumerate(read))
+    return float(bytes_each * (len(read) * weights + positions * of_a_position))

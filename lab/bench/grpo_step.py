@@ -66,13 +66,20 @@ def run(settings: BenchSettings, held: Run, seed: int, threads: int) -> dict[str
                 answers[name].append(workers[name].ask("go", settings.steps_per_block))
         progress.update(task, description="profiling", completed=settings.blocks)
         phases = workers[LAB].ask("phases", settings.profile_steps)
-        operators = workers[LAB].ask("operators", settings.profile_steps)["operators"]
+        profiled = workers[LAB].ask("operators", settings.profile_steps)
+    on_gpu = settings.trainer == "gpu"
     summary = {
         "what": settings.what,
         **compare(answers, settings.prompts * settings.rollouts),
         "floor": floor(answers, phases),
-        "phases_cpu_ms": breakdown(phases),
-        "operators": operators,
+        **(
+            {"phases_wall_ms": breakdown(phases, "wall")}
+            if on_gpu
+            else {"phases_cpu_ms": breakdown(phases, "cpu")}
+        ),
+        "decode": decode_floor(phases),
+        "operators": profiled["operators"],
+        "kernels": profiled.get("kernels"),
         "settings": {
             "policy": settings.policy,
             "task": _TASKS[settings.policy],
@@ -266,11 +273,23 @@ def floor(answers: Answers, phases: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def breakdown(phases: Mapping[str, Any]) -> dict[str, float]:
-    """Return CPU milliseconds of each phase of our step; what no phase holds is the trainer around it."""
+def breakdown(phases: Mapping[str, Any], clock: str) -> dict[str, float]:
+    """Return milliseconds of each phase of our step by `clock` (wall or cpu); what no phase holds is the trainer."""
     parts = {name: 1e3 * seconds for name, seconds in phases["phases"].items()}
-    parts["Lightning and loader"] = 1e3 * _per_step(phases, "cpu") - sum(parts.values())
+    parts["Lightning and loader"] = 1e3 * _per_step(phases, clock) - sum(parts.values())
     return parts
+
+
+def decode_floor(phases: Mapping[str, Any]) -> dict[str, float]:
+    """Return the time of decoding, prompts apart, beside the least that reading weights and caches takes."""
+    floor_seconds = phases["decode_bytes"] / phases["memory_bytes_per_second"]
+    return {
+        "bytes": phases["decode_bytes"],
+        "memory_bytes_per_second": phases["memory_bytes_per_second"],
+        "floor_seconds": floor_seconds,
+        "seconds": phases["phases"]["rollout"],
+        "over_floor": phases["phases"]["rollout"] / floor_seconds,
+    }
 
 
 def _per_step(answer: Mapping[str, Any], clock: str) -> float:

@@ -55,9 +55,13 @@ def show(summary: dict[str, Any]) -> None:
             "floor (ms)": 1e3 * floor["seconds"],
             "our time / floor": floor["lab_over_floor"],
             "our CPU time / floor": floor["lab_cpu_over_floor"],
+            "memory rate (10^9 bytes a second)": summary["decode"]["memory_bytes_per_second"] / 1e9,
+            "decoding (ms)": 1e3 * summary["decode"]["seconds"],
+            "decoding / reading what it needs": summary["decode"]["over_floor"],
         }
     )
-    phases = Table("phase of our step", "CPU ms")
-    for name, milliseconds in sorted(summary["phases_cpu_ms"].items(), key=lambda item: -item[1]):
+    clock = "cpu" if "phases_cpu_ms" in summary else "wall"
+    phases = Table("phase of our step", "CPU ms" if clock == "cpu" else "ms")
+    for name, milliseconds in sorted(summary[f"phases_{clock}_ms"].items(), key=lambda item: -item[1]):
         phases.add_row(name, f"{milliseconds:.2f}")
     console.print(phases)

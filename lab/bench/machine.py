@@ -1,4 +1,4 @@
-"""What kind of processor this is; names of hosts and users are nobody's business."""
+"""What kind of processor and GPU this is; names of hosts and users are nobody's business."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from pathlib import Path
 
 
 def machine() -> dict[str, str | int | None]:
-    """Return processor, number of logical cores, architecture and operating system."""
+    """Return processor, number of logical cores, GPU (None without one), architecture and operating system."""
     return {
         "processor": _processor(),
+        "gpu": _gpu(),
         "cores": os.cpu_count(),
         "architecture": platform.machine(),
         "system": platform.system(),
@@ -25,3 +26,9 @@ def _processor() -> str | None:
             if name.strip() == "model name":
                 return value.strip()
     return platform.processor() or None
+
+
+def _gpu() -> str | None:
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else None

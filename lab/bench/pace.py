@@ -40,6 +40,7 @@ class Pace:
         ready: what to say with it.
         begin: called with the mode before its first step; what it does is not timed.
         end: called with the mode after its last step; what it returns joins the answer.
+        settle: waits for what a device still has to do; called before the clock is read.
     """
 
     def __init__(
@@ -49,9 +50,10 @@ class Pace:
         ready: dict[str, Any],
         begin: Callable[[str], None],
         end: Callable[[str, int], dict[str, Any]],
+        settle: Callable[[], None] = lambda: None,
     ) -> None:
         self._channel = channel
-        self._begin, self._end = begin, end
+        self._begin, self._end, self._settle = begin, end, settle
         self._ready: dict[str, Any] | None = ready
         self._mode, self._steps, self._left = "warmup", warmup, warmup
         self._wall, self._cpu = 0.0, 0.0
@@ -65,6 +67,7 @@ class Pace:
         self._left -= 1
         if self._left > 0:
             return
+        self._settle()
         wall, cpu = time.perf_counter() - self._wall, time.process_time() - self._cpu
         found = self._end(self._mode, self._steps)
         if self._ready is not None:
@@ -79,6 +82,7 @@ class Pace:
         self._mode, self._steps = order[0], int(order[1])
         self._left = self._steps
         self._begin(self._mode)
+        self._settle()
         self._wall, self._cpu = time.perf_counter(), time.process_time()
 
 

@@ -1,6 +1,7 @@
 """Where the time of a step goes: timers put around calls, each phase without those inside it.
 
-Processor time, not the clock on the wall: on a busy machine the latter says how busy it is.
+Processor time, not the clock on the wall: on a busy machine the latter says how busy it is. A GPU works while the
+processor goes on, so there it is the clock on the wall, read once the GPU has settled.
 """
 
 from __future__ import annotations
@@ -14,11 +15,15 @@ from typing import Any
 class PhaseTimer:
     """Time calls by phase; the phases add up to the outermost calls.
 
+    Args:
+        settle: waits for what a device still has to do, for the clock on the wall; None for processor time.
+
     Attributes:
-        seconds: processor time by phase, the phases called from within left out.
+        seconds: time by phase, the phases called from within left out.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, settle: Callable[[], None] | None = None) -> None:
+        self._settle = settle
         self.seconds: dict[str, float] = {}
         self._inner: list[float] = []
         self._replaced: list[tuple[Any, str, bool, Any]] = []
@@ -54,11 +59,17 @@ class PhaseTimer:
 
     def _call(self, phase: str, call: Callable[[], Any]) -> Any:
         self._inner.append(0.0)
-        started = time.process_time()
+        started = self._now()
         try:
             return call()
         finally:
-            spent = time.process_time() - started
+            spent = self._now() - started
             self.seconds[phase] = self.seconds.get(phase, 0.0) + spent - self._inner.pop()
             if self._inner:
                 self._inner[-1] += spent
+
+    def _now(self) -> float:
+        if self._settle is None:
+            return time.process_time()
+        self._settle()
+        return time.perf_counter()

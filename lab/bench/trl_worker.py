@@ -127,7 +127,8 @@ def main(path: str) -> None:
     )
     packages = ("torch", "transformers", "trl", "accelerate", "datasets")
     ready = {"versions": {name: version(name) for name in packages}, "threads": torch.get_num_threads()}
-    pace = Pace(channel, given["warmup"], ready, begin, end)
+    settle = {"settle": torch.cuda.synchronize} if given["device"] == "gpu" else {}
+    pace = Pace(channel, given["warmup"], ready, begin, end, **settle)
     trainer.add_callback(Steps(pace))
     trainer.train()
 

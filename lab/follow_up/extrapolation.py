@@ -29,7 +29,7 @@ from lab.follow_up.settings import ExtrapolationSettings
 from lab.objectives.held_out import evaluate_policy, held_out_problems
 from lab.policies.huggingface import load_directory
 from lab.report import Picture, Row, format_number
-from lab.trainer import torch_device
+from lab.trainer import arithmetic, torch_device
 from lab.trajectory.checkpoints import checkpoint_steps
 from lab.trajectory.readers import ModelSeries, open_series
 
@@ -161,7 +161,8 @@ class ExtrapolationFollowUp(FollowUp):
             getattr(settings.policy, "chat_template", False),
         ).to(torch_device(settings.trainer))
         problems = held_out_problems(settings.task, how, self._draw)
-        found = evaluate_policy(policy, settings.task, problems, settings.generation, how, self._draw)
+        with arithmetic(settings.trainer):
+            found = evaluate_policy(policy, settings.task, problems, settings.generation, how, self._draw)
         correct = found["correct"]
         return {
             "problem": [problem.key for problem in problems],

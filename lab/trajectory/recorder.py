@@ -104,7 +104,7 @@ class Recorder(pl.Callback):
             for step in recorded_steps(self.records):  # refuse a damaged one now, not when the run is done
                 read_arrays(part_path(self.records, step))
             return
-        self._static = self._static_arrays(module)
+        self._static = self._static_arrays(trainer, module)
         if self._writes:
             write_arrays(self.records / STATIC, self._static)
         self._record(trainer, module)
@@ -159,7 +159,7 @@ class Recorder(pl.Callback):
 
     # ---- what is kept ------------------------------------------------------------------------------
 
-    def _static_arrays(self, module: LabModule) -> Arrays:
+    def _static_arrays(self, trainer: pl.Trainer, module: LabModule) -> Arrays:
         watched = {} if self._probe is None else self._probe.chosen
         probe_names = [name for name, indices in watched.items() for _ in indices]
         chosen = list(watched.values())
@@ -167,7 +167,8 @@ class Recorder(pl.Callback):
             module.objective.coordinate_labels(name, indices)
             for name, indices in self._sampled.indices.items()
         ]
-        probes = module.objective.prepare_probes(module.draw)
+        with trainer.precision_plugin.forward_context():  # sampled as in training
+            probes = module.objective.prepare_probes(module.draw)
         return {
             **self._sampled.labels(),
             **{f"param_label/{key}": np.concatenate([each[key] for each in labels]) for key in labels[0]},
@@ -188,7 +189,7 @@ class Recorder(pl.Callback):
         if outputs and module.optimizer_settings.momentum > 0 and _is_fine_grained(module):
             arrays |= _prefixed("outputs_momentum_free", self._observe_momentum_free(module, probes))
         if self.settings.evaluate:
-            with module.evaluation_weights():
+            with module.evaluation_weights(), trainer.precision_plugin.forward_context():
                 evaluation = module.objective.evaluate(module.draw)
             arrays |= _prefixed("evaluation", evaluation)
             judged = evaluation.get("correct", evaluation.get("pass_rate"))

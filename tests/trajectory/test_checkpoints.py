@@ -20,7 +20,7 @@ class Fake:
         self.content = content
         self.fails = fails
 
-    def save_pretrained(self, directory: Path) -> None:
+    def save_pretrained(self, directory: Path, state: Any = None) -> None:
         (directory / "model.txt").write_text(self.content)
         if self.fails:
             raise OSError(28, "No space left on device")
