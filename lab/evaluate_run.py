@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ from lab.policies.decoder import Decoder
 from lab.policies.policy import Policy
 from lab.policies.settings import HuggingFaceSettings
 from lab.tasks import Task
+from lab.trainer import TrainerSettings, arithmetic, torch_device
 
 ARMS = ("extrapolated", "temperature_tuned", "last")
 """Groups of keys in the summary of `Judge.choose`."""
@@ -40,11 +43,13 @@ class Judge:
         generation: GenerationSettings,
         evaluation: EvaluateSettings,
         seed: int,
+        trainer: TrainerSettings | None = None,
     ) -> None:
+        device = torch_device(trainer) if trainer else None
+        self._arithmetic = partial(arithmetic, trainer) if trainer else nullcontext
         own = load_policy(policy, seed) if models.checkpoint is None else _load(policy, models, "checkpoint")
-        self._decoder = (
-            Decoder(own) if models.second is None else Decoder(_load(policy, models, "second"), own)
-        )
+        policies = [own] if models.second is None else [_load(policy, models, "second"), own]
+        self._decoder = Decoder(*(each.to(device) for each in policies))
         self._models = models
         self._first = own.source
         self._task = task
@@ -118,13 +123,14 @@ class Judge:
 
     def _decode(self, candidate: Candidate, rows: np.ndarray) -> Scored:
         problems = [self._problems[row] for row in rows]
-        made = self._decoder.complete(
-            [problem.prompt for problem in problems],
-            self._uniforms[rows],
-            candidate.temperature,
-            self._evaluation.top_p,
-            candidate.alpha,
-        )
+        with self._arithmetic():
+            made = self._decoder.complete(
+                [problem.prompt for problem in problems],
+                self._uniforms[rows],
+                candidate.temperature,
+                self._evaluation.top_p,
+                candidate.alpha,
+            )
         correct = verify_completions(self._task, problems, made.texts)
         return Scored(correct, int(made.lengths.sum()), made.token_passes)
 

@@ -18,6 +18,7 @@ from lab.evaluation import average_at_k, pass_at_k, pass_rate_interval
 from lab.objectives.held_out import evaluate_policy, held_out_problems
 from lab.objectives.settings import EvaluationSettings, GenerationSettings
 from lab.policies import build_policy_settings, load_policy
+from lab.policies.packed_llama import PackedLlama
 from lab.policies.tokenizer import build_tokenizer
 from lab.settings import build
 from lab.tasks import build_task
@@ -83,7 +84,7 @@ def test_one_model_scores_what_a_training_run_would_record(lab: Callable[..., An
     assert found["interval_half_width"] == float(pass_rate_interval(correct))
     assert found["pass@4"] == pass_at_k(correct, 4)
     keys = ["schema_version", "avg@4", "interval_half_width", "pass@1", "pass@4", "problems", "unjudged"]
-    assert list(found) == [*keys, "wall_clock_s", "peak_rss_mb", "result"]
+    assert list(found) == [*keys, "wall_clock_s", "peak_rss_mb", "gpu", "peak_gpu_mb", "result"]
 
 
 def test_the_ends_of_the_line_are_the_checkpoints(
@@ -213,4 +214,46 @@ def test_what_shows_only_while_decoding_is_refused_too(
     longer.save_pretrained(tmp_path / "other")
     outcome = lab("evaluate", f"second={tmp_path / 'other'}", "alpha=2", *SMALL)
     assert outcome.code == 2 and "incompatible vocabularies" in outcome.err and "<think>" in outcome.err
+    assert not list(Path().glob("runs/evaluate/*"))
+
+
+# ---- device and precision ---------------------------------------------------------------------------
+
+
+def test_an_evaluation_is_computed_in_the_precision_asked_for(
+    lab: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    types = []
+    step = PackedLlama.step
+
+    def stepping(packed: PackedLlama, *arguments: Any) -> torch.Tensor:
+        types.append(packed.dtype)
+        return step(packed, *arguments)
+
+    monkeypatch.setattr(PackedLlama, "step", stepping)
+    assert lab("evaluate", "name=full", *SMALL).code == 0
+    assert set(types) == {torch.float32}
+    assert lab("evaluate", "name=mixed", "trainer.precision=bf16-mixed", *SMALL).code == 0
+    assert types[-1] == torch.bfloat16
+    rates = [summary(name)["avg@4"] for name in ("full", "mixed")]
+    # The same uniforms: only completions close to an edge differ, where bfloat16 has moved it.
+    assert rates[1] == pytest.approx(rates[0], abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["trainer.devices=2", "trainer.strategy=ddp"], ["trainer.devices", "one process"]),
+        (["trainer.strategy=fsdp"], ["trainer.strategy", "auto"]),
+        pytest.param(
+            ["trainer=gpu"],
+            ["trainer.devices", "0 found", "trainer=cpu"],
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
+        ),
+    ],
+)
+def test_a_device_that_cannot_be_used_is_refused(
+    lab: Callable[..., Any], assert_refused: Callable[..., None], words: list[str], parts: list[str]
+) -> None:
+    assert_refused(lab("evaluate", *SMALL, *words), parts)
     assert not list(Path().glob("runs/evaluate/*"))

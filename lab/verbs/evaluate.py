@@ -13,14 +13,15 @@ from lab.errors import BadInput
 from lab.evaluate_settings import EvaluateSettings, OutputSpaceSettings
 from lab.objectives.settings import GenerationSettings
 from lab.policies import build_policy_settings
-from lab.process import peak_memory_mb, seconds_since_start
+from lab.process import gpu_use, peak_memory_mb, seconds_since_start
 from lab.runs import open_run
 from lab.settings import Invalid, build, whole_number
 from lab.tasks import build_task
+from lab.trainer import TrainerSettings
 from lab.verbs.train import RUN_KEYS, is_dry_run, print_table, refuse_unread_keys, run_settings
 
 _MODELS = tuple(field.name for field in fields(OutputSpaceSettings))
-_OWN = ("policy", "task", "generation", "evaluation", "k", *_MODELS)
+_OWN = ("policy", "task", "trainer", "generation", "evaluation", "k", *_MODELS)
 
 
 def run(config: DictConfig) -> str:
@@ -36,6 +37,7 @@ def run(config: DictConfig) -> str:
     task = build_task(resolved["task"])
     generation = build(GenerationSettings, resolved["generation"], "generation")
     evaluation = build(EvaluateSettings, resolved["evaluation"], "evaluation")
+    trainer = _one_device(build(TrainerSettings, resolved["trainer"], "trainer"))
     models = build(OutputSpaceSettings, {key: resolved[key] for key in _MODELS})
     temperatures = _temperatures(models, evaluation)
     _check_ks(resolved["k"], evaluation)
@@ -45,7 +47,7 @@ def run(config: DictConfig) -> str:
     with open_run(run_settings(resolved, "evaluate"), resolved) as held:
         from lab.evaluate_run import Judge
 
-        judge = Judge(policy_settings, models, task, generation, evaluation, resolved["seed"])
+        judge = Judge(policy_settings, models, task, generation, evaluation, resolved["seed"], trainer)
         summary = (
             judge.score(resolved["k"])
             if models.alphas is None
@@ -55,12 +57,21 @@ def run(config: DictConfig) -> str:
             **{key: value for key, value in summary.items() if key != "result"},
             "wall_clock_s": seconds_since_start(),
             "peak_rss_mb": peak_memory_mb(),
+            **gpu_use(),
             "result": summary["result"],
         }
         held.write_summary(summary)
         held.finish()
         _print(summary)
         return f"{held.path}: {summary['result']}"
+
+
+def _one_device(trainer: TrainerSettings) -> TrainerSettings:
+    if (trainer.devices, trainer.strategy) != (1, "auto"):
+        raise BadInput(
+            "trainer.devices: an evaluation is one process; leave it at 1, and trainer.strategy at auto"
+        )
+    return trainer
 
 
 def _temperatures(models: OutputSpaceSettings, evaluation: EvaluateSettings) -> tuple[float, ...]:
