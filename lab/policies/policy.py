@@ -116,7 +116,8 @@ class Policy(nn.Module):
             self._static_is_supported = is_supported(self.model)
         if not self._static_is_supported:
             return ModelSource(self.model)
-        if self._static is None or self.is_sharded:  # the weights are then at other addresses each time
+        # Weights that are cut up are at other addresses each time.
+        if self._static is None or self._static.device != self.device or self.is_sharded:
             graphs = self.device.type == "cuda" and not self.is_sharded
             self._static = (graphed_source if graphs else StaticSource)(self.model, new_tokens)
         self._static.new_tokens = new_tokens

@@ -58,11 +58,15 @@ class StaticSource:
     Args:
         model: a model for which `is_supported` holds.
         new_tokens: tokens that will be appended at most; may be changed between rollouts.
+
+    Attributes:
+        device: of the weights when the source was made, and of its buffers.
     """
 
     def __init__(self, model: PreTrainedModel, new_tokens: int) -> None:
         self.model = model
         self.new_tokens = new_tokens
+        self.device = model.device
         self._packed: dict[torch.dtype, PackedLlama] = {}
 
     def start(self, ids: Tensor, mask: Tensor) -> tuple[PrefixState, Tensor]:
