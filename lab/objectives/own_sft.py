@@ -52,7 +52,9 @@ class OwnSFT(SFT):
             RunFailed: not one completion of the step was right.
         """
         problems = self.task.draw("train", self.settings.examples, draw.generator("problem", step))
-        writer = self._writer[0].to(self.policy.device)
+        writer = self._writer[0]
+        if writer is not self.policy:  # no submodule, so that it does not move along by itself
+            writer.to(self.policy.device)
         shape = (len(problems), self.settings.rollouts, self.generation.max_new_tokens)
         uniforms = torch.from_numpy(draw.uniform("rollout", step, shape).reshape(-1, shape[-1]))
         prompts = writer.encode([problem.prompt for problem in problems])
