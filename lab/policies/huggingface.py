@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from lab.errors import BadInput
 from lab.policies.policy import Policy
 from lab.policies.settings import HuggingFaceSettings
+from lab.policies.trial import require_causal_and_cached
 
 
 def load(settings: HuggingFaceSettings, seed: int) -> Policy:
@@ -55,13 +56,15 @@ def load_directory(
             f"policy.path: {where}: the weights lack {len(absent)} tensors that the config asks for, or have "
             f"them in another shape ({absent[0]}, ...); they would start at random"
         )
-    return Policy(
+    policy = Policy(
         model,
         tokenizer,
         source=where,
         chat_template=chat_template,
         gradient_checkpointing=gradient_checkpointing,
     )
+    require_causal_and_cached(policy)
+    return policy
 
 
 def _check_directory(directory: Path) -> None:
