@@ -19,7 +19,7 @@ from lab.policies.chosen_log_probs import chosen_log_probs
 from lab.policies.decoder_layers import decoder_layers
 from lab.policies.logit_source import LogitSource, ModelSource, positions
 from lab.policies.output_head import OutputHead
-from lab.policies.recomputation import recomputing
+from lab.policies.recomputation import recomputable_layers, recomputing
 from lab.policies.rollout import Rollouts, rollout
 from lab.policies.static_source import StaticSource, is_supported
 from lab.sharded_weights import is_sharded, shard_weights, whole_weights
@@ -56,7 +56,8 @@ class Policy(nn.Module):
         gradient_checkpointing: compute activations again in the backward pass instead of keeping them.
 
     Raises:
-        BadInput: no end token, no padding token, or no chat template where one is asked for.
+        BadInput: no end token, no padding token, no chat template where one is asked for, or activations that cannot
+            be computed again where that is asked for.
     """
 
     def __init__(
@@ -74,6 +75,8 @@ class Policy(nn.Module):
             raise BadInput(f"policy: the tokenizer of {source} has no pad token; set pad_token in it")
         if chat_template and not getattr(tokenizer, "chat_template", None):
             raise BadInput(f"policy.chat_template: the tokenizer of {source} has none; set it to false")
+        if gradient_checkpointing:
+            recomputable_layers(model)
         tokenizer.padding_side = "left"
         self.model = model
         self.tokenizer = tokenizer
