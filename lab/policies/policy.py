@@ -17,6 +17,7 @@ from transformers.utils import logging as transformers_logging
 from lab.errors import BadInput
 from lab.policies.chosen_log_probs import chosen_log_probs
 from lab.policies.decoder_layers import decoder_layers
+from lab.policies.end_tokens import end_ids
 from lab.policies.logit_source import LogitSource, ModelSource, positions
 from lab.policies.output_head import OutputHead
 from lab.policies.recomputation import recomputable_layers, recomputing
@@ -84,13 +85,15 @@ class Policy(nn.Module):
         self.chat_template = chat_template
         self.gradient_checkpointing = gradient_checkpointing
         self.head = OutputHead(model)
+        self.end_ids = end_ids(model, tokenizer)
+        """Ids of the tokens that end a completion."""
         self._static: StaticSource | None = None
         self._static_is_supported: bool | None = None
         self.model.eval()
 
     @property
     def eos_id(self) -> int:
-        """Id of the token that ends a completion."""
+        """Id of the tokenizer's end token, which is appended to a text that is learnt."""
         return int(self.tokenizer.eos_token_id)
 
     @property
@@ -184,11 +187,12 @@ class Policy(nn.Module):
         return tokens.to(self.device), mask.to(self.device)
 
     def decode(self, tokens: Tensor, mask: Tensor) -> list[str]:
-        """Return the text of completions, without the end token and padding.
+        """Return the text of completions, without what ended them and padding.
 
         Any other special token that was sampled stays visible, so that it cannot pass for the bare answer.
         """
-        keep = (mask & (tokens != self.eos_id)).tolist()
+        ended = torch.isin(tokens, torch.tensor(self.end_ids, device=tokens.device))
+        keep = (mask & ~ended).tolist()
         rows = [tuple(itertools.compress(row, kept)) for row, kept in zip(tokens.tolist(), keep, strict=True)]
         # Short answers repeat: each is decoded once.
         different = list(dict.fromkeys(rows))
@@ -223,7 +227,7 @@ class Policy(nn.Module):
                 prompts.mask,
                 uniforms,
                 temperature=temperature,
-                eos_id=self.eos_id,
+                eos_id=self.end_ids,
                 pad_id=self.pad_id,
             )
 

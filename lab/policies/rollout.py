@@ -6,6 +6,7 @@ how they are split into micro-batches, nor which rows have left changes what is 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -95,7 +96,7 @@ def rollout(
     *,
     temperature: float,
     top_p: float = 1.0,
-    eos_id: int,
+    eos_id: int | Sequence[int],
     pad_id: int,
 ) -> Rollouts:
     """Sample completions of left-padded prompts, several for each.
@@ -111,7 +112,7 @@ def rollout(
             and the largest number of new tokens.
         temperature: see `sample_tokens`.
         top_p: see `sample_tokens`.
-        eos_id: token that ends a completion.
+        eos_id: token that ends a completion, or several.
         pad_id: token written after the end.
 
     Raises:
@@ -135,7 +136,7 @@ def _sample(
     uniforms: Tensor,
     temperature: float,
     top_p: float,
-    eos_id: int,
+    eos_id: int | Sequence[int],
     pad_id: int,
 ) -> tuple[Tensor, ...]:
     rows, longest = uniforms.shape
@@ -146,6 +147,7 @@ def _sample(
     log_probs = torch.zeros((rows, longest), dtype=torch.float32, device=device)
     entropies = torch.zeros_like(log_probs)
     finished = torch.zeros(rows, dtype=torch.bool, device=device)
+    ends = torch.tensor([eos_id] if isinstance(eos_id, int) else list(eos_id), device=device)
 
     state, logits = source.start(ids, mask)
     owner = torch.arange(len(ids), device=device).repeat_interleave(rows // len(ids))
@@ -159,7 +161,7 @@ def _sample(
         sampled[active, position] = True
         log_probs[active, position] = chosen_log_probs
         entropies[active, position] = entropy
-        ended = chosen == eos_id
+        ended = (chosen[:, None] == ends).any(-1)
         if bool(ended.any()):
             finished[active[ended]] = True
             keep = torch.nonzero(~ended)[:, 0]
