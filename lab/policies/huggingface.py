@@ -63,6 +63,7 @@ def load_directory(
         chat_template=chat_template,
         gradient_checkpointing=gradient_checkpointing,
     )
+    _require_embeddings(policy)
     require_causal_and_cached(policy)
     return policy
 
@@ -76,6 +77,28 @@ def _check_directory(directory: Path) -> None:
         raise BadInput(
             f"policy.path: {directory} has a config but no safetensors weights; save the model with "
             "save_pretrained, or merge the shards of the framework that wrote it"
+        )
+
+
+def _require_embeddings(policy: Policy) -> None:
+    """Refuse a tokenizer whose ordinary tokens the model has no embedding for.
+
+    Of added tokens only those that the lab itself uses are asked about: Gemma 3's tokenizer has one for images that its
+    text models lack. Any other is refused where a prompt has it.
+    """
+    tokenizer = policy.tokenizer
+    added = tokenizer.get_added_vocab()
+    used = [index for token, index in tokenizer.get_vocab().items() if token not in added]
+    used += [
+        policy.pad_id,
+        policy.eos_id,
+        *([] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]),
+    ]
+    largest, count = max(used), policy.embeddings
+    if count is not None and largest >= count:
+        raise BadInput(
+            f"policy.path: {policy.source}: the tokenizer has tokens up to number {largest}, the model embeddings for "
+            f"{count} (0 to {count - 1}); take the model's own tokenizer, or resize its embeddings"
         )
 
 

@@ -87,6 +87,8 @@ class Policy(nn.Module):
         self.head = OutputHead(model)
         self.end_ids = end_ids(model, tokenizer)
         """Ids of the tokens that end a completion."""
+        self.embeddings = _embeddings(model)
+        """Number of tokens that the model has an embedding for, None where it does not say."""
         self._static: StaticSource | None = None
         self._static_is_supported: bool | None = None
         self.model.eval()
@@ -143,30 +145,59 @@ class Policy(nn.Module):
         """Tokenize prompts, left-padded to the longest.
 
         Raises:
-            BadInput: a character that the tokenizer has no token for.
+            BadInput: a character that the tokenizer has no token for, a token that the model has no embedding for, or
+                a prompt without tokens.
         """
-        if self.chat_template:
-            prompts = [
-                str(
-                    self.tokenizer.apply_chat_template(
-                        [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
-                    )
-                )
-                for prompt in prompts
-            ]
+        texts = self._through_template(prompts) if self.chat_template else prompts
         encoded = self.tokenizer(
-            prompts,
+            texts,
             return_tensors="pt",
             padding=True,
             add_special_tokens=not self.chat_template,
             return_token_type_ids=False,
         )
         ids, mask = encoded["input_ids"], encoded["attention_mask"]
-        unknown = self.tokenizer.unk_token_id
-        if unknown is not None and unknown != self.pad_id and bool(((ids == unknown) & (mask == 1)).any()):
-            row = int(((ids == unknown) & (mask == 1)).any(-1).nonzero()[0])
-            raise BadInput(f"task.prompt: the tokenizer has no token for part of {prompts[row]!r}")
+        if not bool(mask.any(-1).all()):
+            row = int((~mask.any(-1)).nonzero()[0])
+            raise BadInput(
+                f"task.prompt: {prompts[row]!r} has no tokens; write something that a model can go on from"
+            )
+        self._refuse_unknown(prompts, ids, mask)
         return EncodedPrompts(ids.to(self.device), mask.to(self.device))
+
+    def _through_template(self, prompts: list[str]) -> list[str]:
+        return [
+            str(
+                self.tokenizer.apply_chat_template(
+                    [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
+                )
+            )
+            for prompt in prompts
+        ]
+
+    def _refuse_unknown(self, prompts: list[str], ids: Tensor, mask: Tensor) -> None:
+        """Refuse prompts with a part that there is no token for, or one that the model has no embedding for.
+
+        Args:
+            prompts: without chat template.
+            ids, mask: what was made of them, int64 [prompt, position].
+        """
+        unknown = self.tokenizer.unk_token_id
+        if unknown is not None and bool(((ids == unknown) & (mask == 1)).any()):
+            found = ((ids == unknown) & (mask == 1)).any(-1)
+            if unknown in {self.tokenizer.bos_token_id, self.eos_id, self.pad_id}:
+                # It may stand there in its other role: put around the text, or part of the chat template.
+                alone = self.tokenizer(prompts, add_special_tokens=False)["input_ids"]
+                found = torch.tensor([unknown in row for row in alone])
+            if bool(found.any()):
+                row = int(found.nonzero()[0])
+                raise BadInput(f"task.prompt: the tokenizer has no token for part of {prompts[row]!r}")
+        if self.embeddings is not None and int(ids.max()) >= self.embeddings:
+            row = int((ids >= self.embeddings).any(-1).nonzero()[0])
+            raise BadInput(
+                f"task.prompt: token {int(ids.max())} of {prompts[row]!r} has no embedding in {self.source}, which has "
+                f"{self.embeddings}"
+            )
 
     def encode_completions(self, completions: list[str]) -> tuple[Tensor, Tensor]:
         """Tokenize completions, each followed by the end token, right-padded.
@@ -335,3 +366,8 @@ class Policy(nn.Module):
         """
         self.model.save_pretrained(directory, state_dict=None if state is None else dict(state))
         self.tokenizer.save_pretrained(directory)
+
+
+def _embeddings(model: nn.Module) -> int | None:
+    table: Any = model.get_input_embeddings() if isinstance(model, PreTrainedModel) else None
+    return getattr(table, "num_embeddings", None)
