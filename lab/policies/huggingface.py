@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from lab.errors import BadInput
+from lab.memory import is_out_of_memory
+from lab.policies.error_text import in_words
 from lab.policies.policy import Policy
 from lab.policies.settings import HuggingFaceSettings
 from lab.policies.trial import require_causal_and_cached
+
+_TOKENIZER_FILES = ("*token*", "vocab*", "merges.txt", "*.model", "*.tiktoken", "tekken.json")
 
 
 def load(settings: HuggingFaceSettings, seed: int) -> Policy:
@@ -35,20 +40,23 @@ def load_directory(
     if local:
         _check_directory(directory)
     where = str(directory) if local else path
-    try:
-        config = AutoConfig.from_pretrained(where, local_files_only=local)
-        tokenizer = AutoTokenizer.from_pretrained(where, local_files_only=local, padding_side="left")
+    kept: dict[str, Any] = {"local_files_only": local, "trust_remote_code": False}
+    with _naming(where, "config"):
+        config = AutoConfig.from_pretrained(where, **kept)
+    if local:
+        _check_tokenizer(directory)
+    with _naming(where, "tokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(where, padding_side="left", **kept)
+    with _naming(where, "model"):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             where,
             config=config,
             dtype=getattr(torch, dtype),
-            local_files_only=local,
             use_safetensors=True,
             ignore_mismatched_sizes=True,  # refused below, with the tensor's name
             output_loading_info=True,
+            **kept,
         )
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise BadInput(f"policy.path: cannot load {where}: {_first_line(error)}") from error
     model, info = loaded
     absent = sorted([*info["missing_keys"], *(entry[0] for entry in info["mismatched_keys"])])
     if absent:
@@ -102,5 +110,24 @@ def _require_embeddings(policy: Policy) -> None:
         )
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+def _check_tokenizer(directory: Path) -> None:
+    if not any(path.match(pattern) for pattern in _TOKENIZER_FILES for path in directory.iterdir()):
+        raise BadInput(
+            f"policy.path: {directory} has no tokenizer files (tokenizer.json or the like); save the model's tokenizer "
+            "there with save_pretrained"
+        )
+
+
+@contextmanager
+def _naming(where: str, part: str) -> Iterator[None]:
+    """Turn whatever a library raises while it reads a part of the model into one line. Running out of memory passes.
+
+    Raises:
+        BadInput: the block raised something.
+    """
+    try:
+        yield
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        raise BadInput(f"policy.path: cannot load {where}, its {part}: {in_words(error)}") from error

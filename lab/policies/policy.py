@@ -15,9 +15,11 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from lab.errors import BadInput
+from lab.memory import is_out_of_memory
 from lab.policies.chosen_log_probs import chosen_log_probs
 from lab.policies.decoder_layers import decoder_layers
 from lab.policies.end_tokens import end_ids
+from lab.policies.error_text import in_words
 from lab.policies.logit_source import LogitSource, ModelSource, positions
 from lab.policies.output_head import OutputHead
 from lab.policies.recomputation import recomputable_layers, recomputing
@@ -145,8 +147,8 @@ class Policy(nn.Module):
         """Tokenize prompts, left-padded to the longest.
 
         Raises:
-            BadInput: a character that the tokenizer has no token for, a token that the model has no embedding for, or
-                a prompt without tokens.
+            BadInput: a character that the tokenizer has no token for, a token that the model has no embedding for, a
+                prompt without tokens, or a chat template that fails.
         """
         texts = self._through_template(prompts) if self.chat_template else prompts
         encoded = self.tokenizer(
@@ -166,14 +168,26 @@ class Policy(nn.Module):
         return EncodedPrompts(ids.to(self.device), mask.to(self.device))
 
     def _through_template(self, prompts: list[str]) -> list[str]:
-        return [
-            str(
+        try:
+            texts = [
                 self.tokenizer.apply_chat_template(
                     [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
                 )
+                for prompt in prompts
+            ]
+        except Exception as error:  # what a template raises is up to who wrote it
+            if is_out_of_memory(error):
+                raise
+            raise BadInput(
+                f"policy.chat_template: the template of {self.source} fails ({in_words(error)}); set it to false or "
+                "mend the template"
+            ) from error
+        if not all(texts):
+            raise BadInput(
+                f"policy.chat_template: the template of {self.source} renders nothing for a user's message; set it to "
+                "false or mend the template"
             )
-            for prompt in prompts
-        ]
+        return [str(text) for text in texts]
 
     def _refuse_unknown(self, prompts: list[str], ids: Tensor, mask: Tensor) -> None:
         """Refuse prompts with a part that there is no token for, or one that the model has no embedding for.

@@ -14,6 +14,7 @@ from transformers import LlamaForCausalLM
 
 from lab.errors import BadInput
 from lab.memory import is_out_of_memory
+from lab.policies.error_text import in_words
 from lab.policies.logit_source import ModelSource
 from lab.policies.policy import EncodedPrompts, Policy
 
@@ -48,7 +49,7 @@ def require_causal_and_cached(policy: Policy) -> None:
     except Exception as error:
         if is_out_of_memory(error):
             raise
-        raise BadInput(f"{name} {_NO_CACHE} ({_in_words(error)})") from error
+        raise BadInput(f"{name} {_NO_CACHE} ({in_words(error)})") from error
 
 
 def _try_out(policy: Policy) -> None:
@@ -95,7 +96,7 @@ def _plain(policy: Policy, ids: Tensor) -> Tensor:
     except Exception as error:
         if is_out_of_memory(error):
             raise
-        raise _Refusal(f"fails on a few tokens ({_in_words(error)}); check its config.json") from error
+        raise _Refusal(f"fails on a few tokens ({in_words(error)}); check its config.json") from error
     return logits
 
 
@@ -110,10 +111,6 @@ def _decoded(policy: Policy, ids: Tensor, mask: Tensor, owner: Tensor, completio
         state, logits = source.advance(state, completions[:, position])
         found.append(logits)
     return torch.stack(found, dim=1)
-
-
-def _in_words(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 def _distance(actual: Tensor, expected: Tensor) -> float:
