@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from lab.errors import BadInput
 from lab.memory import is_out_of_memory
+from lab.policies.decoder_layers import decoder_layers
 from lab.policies.error_text import in_words
 from lab.policies.policy import Policy
 from lab.policies.settings import HuggingFaceSettings
@@ -64,6 +66,7 @@ def load_directory(
             f"policy.path: {where}: the weights lack {len(absent)} tensors that the config asks for, or have "
             f"them in another shape ({absent[0]}, ...); they would start at random"
         )
+    _refuse_left_over_layers(model, sorted(info["unexpected_keys"]), where)
     policy = Policy(
         model,
         tokenizer,
@@ -131,3 +134,22 @@ def _naming(where: str, part: str) -> Iterator[None]:
         if is_out_of_memory(error):
             raise
         raise BadInput(f"policy.path: cannot load {where}, its {part}: {in_words(error)}") from error
+
+
+def _refuse_left_over_layers(model: PreTrainedModel, unexpected: list[str], where: str) -> None:
+    """Refuse weights of more layers than the config asks for: the model in the file is another one.
+
+    Other tensors that are not asked for (a table that is computed anyway, a tied head) do no harm.
+    """
+    layers = decoder_layers(model)
+    if layers is None:
+        return
+    list_name = next(name for name, module in model.named_modules() if module is layers).rpartition(".")[2]
+    pattern = re.compile(rf"(?:^|\.){re.escape(list_name)}\.(\d+)\.(?!.*inv_freq$)")
+    found = [(name, pattern.search(name)) for name in unexpected]
+    left = [(name, int(match[1])) for name, match in found if match and int(match[1]) >= len(layers)]
+    if left:
+        raise BadInput(
+            f"policy.path: {where}: the weights hold {max(index for _, index in left) + 1} layers, the config asks for "
+            f"{len(layers)}, so {len(left)} tensors ({left[0][0]}, ...) would be dropped; mend num_hidden_layers"
+        )

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from lab.errors import BadInput
 from lab.policies import huggingface
@@ -129,6 +131,50 @@ def test_running_out_of_memory_is_no_fault_of_the_directory(
 )
 def test_an_error_is_put_into_one_line(error: Exception, words: str) -> None:
     assert in_words(error) == words
+
+
+# --- weights that are not asked for -------------------------------------------------------------------
+
+
+def add_tensors(directory: Path, *names: str) -> None:
+    """Put further tensors into the file."""
+    path = directory / "model.safetensors"
+    tensors = load_file(path) | {name: torch.ones(3) for name in names}
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def test_weights_of_more_layers_than_the_config_asks_for_are_refused(copied: Path) -> None:
+    config(num_hidden_layers=1)(copied)
+    held = [name for name in load_file(copied / "model.safetensors") if ".layers.1." in name]
+    with pytest.raises(BadInput) as refusal:
+        load_directory(str(copied), "float32", chat_template=False)
+    message = str(refusal.value)
+    assert message.startswith(f"policy.path: {copied}: the weights hold 2 layers, the config asks for 1, so ")
+    assert f"{len(held)} tensors ({min(held)}, ...)" in message and len(held) == 9
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "lm_head.weight",  # tied in the config
+        "model.layers.1.self_attn.rotary_emb.inv_freq",
+        "model.layers.7.self_attn.rotary_emb.inv_freq",
+        "model.layers.0.self_attn.masked_bias",
+        "model.rotary_emb.inv_freq",
+        "value_head.0.weight",
+    ],
+)
+def test_tensors_that_do_no_harm_are_passed_over(name: str, copied: Path) -> None:
+    expected = load_directory(str(copied), "float32", chat_template=False).model.state_dict()
+    add_tensors(copied, name)
+    if name == "lm_head.weight":
+        path = copied / "model.safetensors"
+        tensors = load_file(path)
+        save_file(
+            tensors | {name: tensors["model.embed_tokens.weight"].clone()}, path, metadata={"format": "pt"}
+        )
+    actual = load_directory(str(copied), "float32", chat_template=False).model.state_dict()
+    assert all(torch.equal(actual[key], expected[key]) for key in expected)
 
 
 # --- chat templates -----------------------------------------------------------------------------------
