@@ -7,6 +7,7 @@ Lightning read, and reads what to train from the run directory's config.yaml.
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -51,13 +52,16 @@ def other_ranks(run: Run, world: int) -> Iterator[None]:
             yield
         except RuntimeError as error:  # what a collective says when another process has gone
             time.sleep(_SECONDS_TO_SAY_WHY)
-            gone = [rank for rank, process in enumerate(processes, start=1) if process.poll()]
+            gone = [
+                (rank, code) for rank, process in enumerate(processes, start=1) if (code := process.poll())
+            ]
             if gone:
-                raise RunFailed(f"process {gone[0]} of {world} failed; its message stands above") from error
+                raise RunFailed(_how_it_ended(*gone[0], world)) from error
             raise
         for rank, process in enumerate(processes, start=1):
-            if process.wait(_SECONDS_TO_LEAVE) != 0:
-                raise RunFailed(f"process {rank} of {world} failed; its message stands above")
+            code = process.wait(_SECONDS_TO_LEAVE)
+            if code != 0:
+                raise RunFailed(_how_it_ended(rank, code, world))
     finally:
         for process in processes:
             process.kill()
@@ -66,6 +70,15 @@ def other_ranks(run: Run, world: int) -> Iterator[None]:
             os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value
+
+
+def _how_it_ended(rank: int, code: int, world: int) -> str:
+    """Say how a process failed; `code` is negative where a signal ended it, which leaves no message of its own."""
+    if code >= 0:
+        return f"process {rank} of {world} failed; its message stands above"
+    names = {number.value: number.name for number in signal.Signals}
+    short = "; the system does so where memory runs out" if -code == signal.SIGKILL else ""
+    return f"process {rank} of {world} was ended by {names.get(-code, f'signal {-code}')}{short}"
 
 
 def _free_port() -> int:

@@ -78,7 +78,7 @@ class Decoder:
             torch.from_numpy(uniforms.reshape(-1, longest)),
             temperature=temperature,
             top_p=top_p,
-            eos_id=self._second.eos_id,
+            eos_id=self._second.end_ids,
             pad_id=self._second.pad_id,
         )
         lengths = sampled.lengths.cpu().numpy()

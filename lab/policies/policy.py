@@ -15,12 +15,15 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from lab.errors import BadInput
+from lab.memory import is_out_of_memory
 from lab.policies.chosen_log_probs import chosen_log_probs
 from lab.policies.decoder_layers import decoder_layers
+from lab.policies.end_tokens import end_ids
+from lab.policies.error_text import in_words
 from lab.policies.graphed_source import graphed_source
 from lab.policies.logit_source import LogitSource, ModelSource, positions
 from lab.policies.output_head import OutputHead
-from lab.policies.recomputation import recomputing
+from lab.policies.recomputation import recomputable_layers, recomputing
 from lab.policies.rollout import Rollouts, rollout
 from lab.policies.static_source import StaticSource, is_supported
 from lab.sharded_weights import is_sharded, shard_weights, whole_weights
@@ -57,7 +60,8 @@ class Policy(nn.Module):
         gradient_checkpointing: compute activations again in the backward pass instead of keeping them.
 
     Raises:
-        BadInput: no end token, no padding token, or no chat template where one is asked for.
+        BadInput: no end token, no padding token, no chat template where one is asked for, or activations that cannot
+            be computed again where that is asked for.
     """
 
     def __init__(
@@ -75,6 +79,8 @@ class Policy(nn.Module):
             raise BadInput(f"policy: the tokenizer of {source} has no pad token; set pad_token in it")
         if chat_template and not getattr(tokenizer, "chat_template", None):
             raise BadInput(f"policy.chat_template: the tokenizer of {source} has none; set it to false")
+        if gradient_checkpointing:
+            recomputable_layers(model)
         tokenizer.padding_side = "left"
         self.model = model
         self.tokenizer = tokenizer
@@ -82,13 +88,17 @@ class Policy(nn.Module):
         self.chat_template = chat_template
         self.gradient_checkpointing = gradient_checkpointing
         self.head = OutputHead(model)
+        self.end_ids = end_ids(model, tokenizer)
+        """Ids of the tokens that end a completion."""
+        self.embeddings = _embeddings(model)
+        """Number of tokens that the model has an embedding for, None where it does not say."""
         self._static: StaticSource | None = None
         self._static_is_supported: bool | None = None
         self.model.eval()
 
     @property
     def eos_id(self) -> int:
-        """Id of the token that ends a completion."""
+        """Id of the tokenizer's end token, which is appended to a text that is learnt."""
         return int(self.tokenizer.eos_token_id)
 
     @property
@@ -140,30 +150,71 @@ class Policy(nn.Module):
         """Tokenize prompts, left-padded to the longest.
 
         Raises:
-            BadInput: a character that the tokenizer has no token for.
+            BadInput: a character that the tokenizer has no token for, a token that the model has no embedding for, a
+                prompt without tokens, or a chat template that fails.
         """
-        if self.chat_template:
-            prompts = [
-                str(
-                    self.tokenizer.apply_chat_template(
-                        [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
-                    )
-                )
-                for prompt in prompts
-            ]
+        texts = self._through_template(prompts) if self.chat_template else prompts
         encoded = self.tokenizer(
-            prompts,
+            texts,
             return_tensors="pt",
             padding=True,
             add_special_tokens=not self.chat_template,
             return_token_type_ids=False,
         )
         ids, mask = encoded["input_ids"], encoded["attention_mask"]
-        unknown = self.tokenizer.unk_token_id
-        if unknown is not None and unknown != self.pad_id and bool(((ids == unknown) & (mask == 1)).any()):
-            row = int(((ids == unknown) & (mask == 1)).any(-1).nonzero()[0])
-            raise BadInput(f"task.prompt: the tokenizer has no token for part of {prompts[row]!r}")
+        if not bool(mask.any(-1).all()):
+            row = int((~mask.any(-1)).nonzero()[0])
+            raise BadInput(
+                f"task.prompt: {prompts[row]!r} has no tokens; write something that a model can go on from"
+            )
+        self._refuse_unknown(prompts, ids, mask)
         return EncodedPrompts(ids.to(self.device), mask.to(self.device))
+
+    def _through_template(self, prompts: list[str]) -> list[str]:
+        try:
+            texts = [
+                self.tokenizer.apply_chat_template(
+                    [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
+                )
+                for prompt in prompts
+            ]
+        except Exception as error:  # what a template raises is up to who wrote it
+            if is_out_of_memory(error):
+                raise
+            raise BadInput(
+                f"policy.chat_template: the template of {self.source} fails ({in_words(error)}); set it to false or "
+                "mend the template"
+            ) from error
+        if not all(texts):
+            raise BadInput(
+                f"policy.chat_template: the template of {self.source} renders nothing for a user's message; set it to "
+                "false or mend the template"
+            )
+        return [str(text) for text in texts]
+
+    def _refuse_unknown(self, prompts: list[str], ids: Tensor, mask: Tensor) -> None:
+        """Refuse prompts with a part that there is no token for, or one that the model has no embedding for.
+
+        Args:
+            prompts: without chat template.
+            ids, mask: what was made of them, int64 [prompt, position].
+        """
+        unknown = self.tokenizer.unk_token_id
+        if unknown is not None and bool(((ids == unknown) & (mask == 1)).any()):
+            found = ((ids == unknown) & (mask == 1)).any(-1)
+            if unknown in {self.tokenizer.bos_token_id, self.eos_id, self.pad_id}:
+                # It may stand there in its other role: put around the text, or part of the chat template.
+                alone = self.tokenizer(prompts, add_special_tokens=False)["input_ids"]
+                found = torch.tensor([unknown in row for row in alone])
+            if bool(found.any()):
+                row = int(found.nonzero()[0])
+                raise BadInput(f"task.prompt: the tokenizer has no token for part of {prompts[row]!r}")
+        if self.embeddings is not None and int(ids.max()) >= self.embeddings:
+            row = int((ids >= self.embeddings).any(-1).nonzero()[0])
+            raise BadInput(
+                f"task.prompt: token {int(ids.max())} of {prompts[row]!r} has no embedding in {self.source}, which has "
+                f"{self.embeddings}"
+            )
 
     def encode_completions(self, completions: list[str]) -> tuple[Tensor, Tensor]:
         """Tokenize completions, each followed by the end token, right-padded.
@@ -184,11 +235,12 @@ class Policy(nn.Module):
         return tokens.to(self.device), mask.to(self.device)
 
     def decode(self, tokens: Tensor, mask: Tensor) -> list[str]:
-        """Return the text of completions, without the end token and padding.
+        """Return the text of completions, without what ended them and padding.
 
         Any other special token that was sampled stays visible, so that it cannot pass for the bare answer.
         """
-        keep = (mask & (tokens != self.eos_id)).tolist()
+        ended = torch.isin(tokens, torch.tensor(self.end_ids, device=tokens.device))
+        keep = (mask & ~ended).tolist()
         rows = [tuple(itertools.compress(row, kept)) for row, kept in zip(tokens.tolist(), keep, strict=True)]
         # Short answers repeat: each is decoded once.
         different = list(dict.fromkeys(rows))
@@ -223,7 +275,7 @@ class Policy(nn.Module):
                 prompts.mask,
                 uniforms,
                 temperature=temperature,
-                eos_id=self.eos_id,
+                eos_id=self.end_ids,
                 pad_id=self.pad_id,
             )
 
@@ -331,3 +383,8 @@ class Policy(nn.Module):
         """
         self.model.save_pretrained(directory, state_dict=None if state is None else dict(state))
         self.tokenizer.save_pretrained(directory)
+
+
+def _embeddings(model: nn.Module) -> int | None:
+    table: Any = model.get_input_embeddings() if isinstance(model, PreTrainedModel) else None
+    return getattr(table, "num_embeddings", None)

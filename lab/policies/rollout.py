@@ -6,6 +6,7 @@ how they are split into micro-batches, nor which rows have left changes what is 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -121,7 +122,7 @@ def rollout(
     *,
     temperature: float,
     top_p: float = 1.0,
-    eos_id: int,
+    eos_id: int | Sequence[int],
     pad_id: int,
     look_every: int | None = None,
 ) -> Rollouts:
@@ -138,7 +139,7 @@ def rollout(
             and the largest number of new tokens.
         temperature: see `sample_tokens`.
         top_p: see `sample_tokens`.
-        eos_id: token that ends a completion.
+        eos_id: token that ends a completion, or several.
         pad_id: token written after the end.
         look_every: tokens between two looks at which rows are done; what is sampled does not depend on it. None
             looks after each on a CPU, and more rarely on a GPU.
@@ -165,7 +166,7 @@ def _sample(
     uniforms: Tensor,
     temperature: float,
     top_p: float,
-    eos_id: int,
+    eos_id: int | Sequence[int],
     pad_id: int,
     look_every: int,
 ) -> tuple[Tensor, ...]:
@@ -177,6 +178,7 @@ def _sample(
     log_probs = torch.zeros((rows, longest), dtype=torch.float32, device=device)
     entropies = torch.zeros_like(log_probs)
     finished = torch.zeros(rows, dtype=torch.bool, device=device)
+    ends = torch.tensor([eos_id] if isinstance(eos_id, int) else list(eos_id), device=device)
 
     state, logits = source.start(ids, mask)
     owner = torch.arange(len(ids), device=device).repeat_interleave(rows // len(ids))
@@ -192,7 +194,7 @@ def _sample(
                 logits, drawn[:, position - first], temperature, top_p
             )
             columns.append((chosen, going, chosen_log_probs, entropy))
-            going = going & (chosen != eos_id)
+            going = going & (chosen[:, None] != ends).all(-1)
             if position + 1 < stop:
                 state, logits = source.advance(state, chosen)
         of_each = [torch.stack(values, dim=1) for values in zip(*columns, strict=True)]

@@ -47,7 +47,7 @@ class ScratchSettings:
 
 @dataclass(frozen=True)
 class HuggingFaceSettings:
-    """Any Hugging Face causal LM with safetensors weights; code from the repository is never run."""
+    """Any Hugging Face causal LM with a key-value cache and safetensors weights; its own code is never run."""
 
     name: str
     """`hf`."""

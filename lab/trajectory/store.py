@@ -28,6 +28,7 @@ import xarray as xr
 from lab.errors import BadInput
 from lab.trajectory.module_labels import module_labels
 from lab.trajectory.parts import STATIC, Arrays, part_path, read_arrays, recorded_steps
+from lab.trajectory.storable_text import with_storable_text
 
 SCHEMA_VERSION = 1
 FILE_NAME = "trajectory.nc"
@@ -70,7 +71,7 @@ def merge(records: Path, attributes: dict[str, Any]) -> xr.DataTree:
 
 
 def write_store(tree: xr.DataTree, path: Path) -> None:
-    """Write `tree` as netCDF (h5netcdf), whole or not at all."""
+    """Write `tree` as netCDF (h5netcdf), whole or not at all; text is made storable (see `storable_text`)."""
     unfinished = path.with_name(f".{path.name}.partial")
     encoding = {
         f"/{name}": {
@@ -80,7 +81,7 @@ def write_store(tree: xr.DataTree, path: Path) -> None:
         }
         for name, node in tree.children.items()
     }
-    tree.to_netcdf(unfinished, engine="h5netcdf", encoding=encoding)
+    with_storable_text(tree).to_netcdf(unfinished, engine="h5netcdf", encoding=encoding)
     with unfinished.open("rb") as stream:
         os.fsync(stream.fileno())
     os.replace(unfinished, path)
