@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -74,6 +75,38 @@ def test_a_process_that_dies_is_made_up_for(tmp_path: Path) -> None:
     with drawn_meanwhile({"dying": dying}, tmp_path, 2):
         pass
     assert (tmp_path / "dying.png").exists()
+
+
+@pytest.mark.parametrize("allowed", [0, 1])
+def test_what_no_process_can_be_started_for_is_drawn_here(
+    tmp_path: Path, allowed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, forks = os.fork, 0
+
+    def fork() -> int:
+        nonlocal forks
+        forks += 1
+        if forks > allowed:
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+        return real()
+
+    monkeypatch.setattr(os, "fork", fork)
+    with drawn_meanwhile({"one": one, "two": two}, tmp_path, 2):
+        pass
+    assert forks == (2 if sys.platform == "linux" else 0)
+    assert {path.name for path in tmp_path.glob("*.png")} == {"one.png", "two.png"}
+
+
+def test_a_process_that_may_have_no_children_draws_by_itself(tmp_path: Path) -> None:
+    def draw() -> None:
+        with drawn_meanwhile({"one": one, "two": two}, tmp_path, 2):
+            pass
+
+    process = multiprocessing.get_context("fork").Process(target=draw, daemon=True)
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    assert {path.name for path in tmp_path.glob("*.png")} == {"one.png", "two.png"}
 
 
 def test_an_error_in_the_block_waits_for_no_figure(tmp_path: Path) -> None:
