@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import re
 import signal
 import sys
 import time
@@ -163,3 +164,17 @@ def test_saved_figures_have_their_size_and_fonts(tmp_path: Path) -> None:
     assert b"/MediaBox [ 0 0 144 108 ]" in pdf  # 72 points an inch
     assert b"/Type3" not in pdf and b"/CIDFontType2" in pdf  # outlines of TrueType, as publishers ask
     assert (tmp_path / "one.csv").read_text() == "x,y\n0,0\n1,1\n"
+
+
+def test_what_is_rasterised_in_a_pdf_has_the_dots_of_the_picture(tmp_path: Path) -> None:
+    with style():
+        figure = Figure(figsize=(2.0, 1.5), layout="none")
+        axis = figure.add_axes((0.0, 0.0, 1.0, 1.0))
+        axis.pcolormesh(np.arange(12.0).reshape(3, 4), rasterized=True)
+        axis.set_axis_off()
+    before = figure.dpi
+    save(figure, {"x": np.arange(2.0)}, tmp_path, "mesh")
+    pdf = (tmp_path / "mesh.pdf").read_bytes()
+    width, height = (int(re.search(rb"/%s (\d+)" % side, pdf)[1]) for side in (b"Width", b"Height"))
+    assert abs(width - 600) <= 2 and abs(height - 450) <= 2  # 300 dots an inch
+    assert figure.dpi == before
