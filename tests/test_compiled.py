@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numba
@@ -47,3 +50,34 @@ def test_every_bfloat16_comes_back() -> None:
     bfloat16.narrow(wide[0], back)
     numbers = ~np.isnan(wide[0].view(np.float32))
     assert np.array_equal(back[numbers], bits[numbers])
+
+
+CHAIN = {
+    "leaf": "@compiled\ndef leaf(x):\n    return x + 1\n",
+    "middle": "from leaf import leaf\n@compiled\ndef middle(x):\n    return 10 * leaf(x)\n",
+    "caller": "from middle import middle\n@compiled\ndef caller(x):\n    return middle(x) + 5\n",
+}
+"""Files of one compiled function each, which calls that of the one before."""
+
+
+def _caller(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Import the files as a new process would and return `caller`."""
+    for name in CHAIN:
+        module, path = ModuleType(name), folder / f"{name}.py"
+        monkeypatch.setitem(sys.modules, name, module)
+        exec(compile(path.read_text(), path, "exec"), module.__dict__)
+    return sys.modules["caller"].caller  # type: ignore[attr-defined]
+
+
+def test_an_edit_reaches_callers_in_other_files_and_nothing_else_is_compiled_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, body in CHAIN.items():
+        (tmp_path / f"{name}.py").write_text("from lab.compiled import compiled\n" + body)
+    assert _caller(tmp_path, monkeypatch)(2) == 35
+    unchanged = _caller(tmp_path, monkeypatch)
+    assert unchanged(2) == 35 and unchanged.stats.cache_hits
+    leaf = tmp_path / "leaf.py"
+    leaf.write_text(leaf.read_text().replace("x + 1", "x + 3"))
+    edited = _caller(tmp_path, monkeypatch)
+    assert edited(2) == 55 and not edited.stats.cache_hits

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from lab.errors import BadInput, Interrupted
 from lab.linearity import forecast_skill, get_protocol, measure_trajectory, r_squared, summarise
 from lab.measure_settings import CheckpointSettings
 from lab.measurement import forecast, measure
+from lab.trajectory.readers import open_series
 from lab.trajectory.sampling import sample_coordinates
 from lab.trajectory.series import TensorInfo
 
@@ -282,6 +284,15 @@ def test_nan_names_tensor_element_and_step() -> None:
         measure_checkpoints(source, settings(workers=2))
     with pytest.raises(BadInput, match=r"model\.norm\.weight: element 17 is nan at step 800"):
         sum_products(source)
+
+
+def test_a_file_that_is_deleted_after_it_was_listed_is_named(tmp_path: Path) -> None:
+    write_checkpoints(tmp_path)
+    listed = open_series(tmp_path)
+    gone = tmp_path / "checkpoint-600/model.safetensors"
+    gone.unlink()
+    with pytest.raises(BadInput, match=f"{re.escape(str(gone))}: no such file"):
+        measure_checkpoints(listed, settings())
 
 
 def test_two_checkpoints_are_too_few() -> None:

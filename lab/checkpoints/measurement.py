@@ -41,6 +41,7 @@ from lab.measure_settings import CheckpointSettings
 from lab.measurement import Measurement, examples
 from lab.stopping import stop_after_step
 from lab.trajectory.readers.checks import require_checkpoints
+from lab.trajectory.readers.source_file import unreadable
 from lab.trajectory.sampling import sample_coordinates
 from lab.trajectory.series import CheckpointSeries
 
@@ -356,12 +357,20 @@ def _fingerprint(series: CheckpointSeries, how: CheckpointSettings, seed: int) -
     locate = getattr(series, "file", None)
     if locate is not None:
         paths = {locate(name, index) for name in series.tensors for index in range(len(series.steps))}
-        files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(paths)]
+        files = [_size_and_time(path) for path in sorted(paths)]
     tensors = [(name, info.size, info.dtype) for name, info in series.tensors.items()]
     parts = (how.protocol, how.flips, how.sampling, how.beta1, how.updates_per_step, how.fit_share, how.nulls)
     return (
         f"{stable_hash(lab.__version__, seed, parts, series.steps.tolist(), tensors, files, bits=128):032x}"
     )
+
+
+def _size_and_time(path: Path) -> tuple[str, int, int]:
+    try:
+        found = path.stat()
+    except OSError as error:  # it was there when the checkpoints were listed
+        raise unreadable(path, error) from None
+    return str(path), found.st_size, found.st_mtime_ns
 
 
 def _not_finite(series: CheckpointSeries, error: NotFinite) -> str:

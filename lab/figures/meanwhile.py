@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, redirect_stderr, suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -28,7 +28,8 @@ def drawn_meanwhile(figures: Mapping[str, Draw], directory: Path, cores: int) ->
     """Draw figures and `lab.figures.style.save` them while the block runs; when it has ended well, all are there.
 
     A figure that did not come about in its process is drawn once more in this one, where it raises what it raises.
-    With one core, and on systems where forking a process is not safe, all are drawn here, after the block.
+    One for which no process can be started is drawn here, after the block; so are all with one core, in a process that
+    may have no children, and on systems where forking a process is not safe.
 
     Args:
         figures: by name, what makes each; nothing that it changes is seen outside.
@@ -37,17 +38,18 @@ def drawn_meanwhile(figures: Mapping[str, Draw], directory: Path, cores: int) ->
     """
     started: dict[str, BaseProcess] = {}
     try:
-        if cores > 1 and sys.platform == "linux":
+        if cores > 1 and sys.platform == "linux" and not multiprocessing.current_process().daemon:
             forked = multiprocessing.get_context("fork")
             for name, draw in figures.items():
-                started[name] = forked.Process(target=_draw, args=(draw, directory, name), daemon=True)
-                started[name].start()
+                drawing = forked.Process(target=_draw, args=(draw, directory, name), daemon=True)
+                with suppress(OSError, AssertionError):  # no more processes, no memory, no children allowed
+                    drawing.start()
+                    started[name] = drawing
         yield
         for name, draw in figures.items():
-            process = started.get(name)
-            if process is not None:
-                process.join(_PATIENCE)
-            if process is None or process.exitcode != 0:
+            if name in started:
+                started[name].join(_PATIENCE)
+            if name not in started or started[name].exitcode != 0:
                 save(*draw(), directory, name)
     finally:
         for process in started.values():

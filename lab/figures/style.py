@@ -71,13 +71,21 @@ def save(figure: Figure, data: Columns, directory: Path, name: str) -> Path:
 
 
 def _pdf(figure: Figure, buffer: io.BytesIO) -> None:
-    FigureCanvasPdf(figure).print_pdf(buffer, metadata={"CreationDate": None})
+    with _printed(figure):  # what is rasterised in it
+        FigureCanvasPdf(figure).print_pdf(buffer, metadata={"CreationDate": None})
 
 
 def _png(figure: Figure, buffer: io.BytesIO) -> None:
+    with _printed(figure):
+        FigureCanvasAgg(figure).print_png(buffer)
+
+
+@contextmanager
+def _printed(figure: Figure) -> Iterator[None]:
+    """Give a figure the dots per inch of what is saved."""
     before, figure.dpi = figure.dpi, _RC["savefig.dpi"]
     try:
-        FigureCanvasAgg(figure).print_png(buffer)
+        yield
     finally:
         figure.dpi = before
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lab.linearity.checks import FloatArray, check_trajectory
-from lab.linearity.products import increment_products, ratio, unflipped, weighted_product, window_weights
+from lab.linearity.products import increment_products, ratio, unflipped, weighted_product
 from lab.settings import require
 
 MINIMUM_INNER_TARGETS = 2
@@ -106,13 +106,9 @@ def forecast_skill(values: ArrayLike, steps: ArrayLike, fit_share: float = 0.75)
     """
     table, times = check_trajectory(values, steps)
     products = increment_products(table)
-    signs = unflipped(products)
     origin = _origin(times, fit_share)
-    damping = _damping(products, times, origin, signs)
-    actual, shared, step = (
-        np.array([weighted_product(products, each, signs)[0] for each in weights])
-        for weights in _weights(times, origin, len(times))
-    )
+    damping = _damping(products, times, origin, unflipped(products))
+    actual, shared, step = _moments(products, times, origin)
     return ForecastSkill(
         origin_step=float(times[origin]),
         damping=float(damping[0]),
@@ -131,7 +127,7 @@ def damped_skill_of_products(
     origin = _origin(steps, fit_share)
     damping = _damping(products, steps, origin, signs)
     actual, shared, step = (
-        weighted_product(products, weights.sum(0), signs) for weights in _weights(steps, origin, len(steps))
+        weighted_product(products, weights, signs) for weights in _pooled_weights(steps, origin, len(steps))
     )
     return _skill(actual, shared, step, damping)
 
@@ -150,23 +146,35 @@ def _damping(products: FloatArray, steps: FloatArray, origin: int, signs: FloatA
     if latest < 1:
         return np.full(len(signs), np.nan)
     inner = min(_origin(steps[: origin + 1], INNER_SHARE), latest)
-    _, *weights = _weights(steps, inner, origin + 1)
-    shared, step = (weighted_product(products, each.sum(0), signs) for each in weights)
+    _, *both = _pooled_weights(steps, inner, origin + 1)
+    shared, step = (weighted_product(products, weights, signs) for weights in both)
     return np.clip(ratio(shared, step), 0.0, 1.0)
 
 
-def _weights(steps: FloatArray, origin: int, stop: int) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Weights (`weighted_product`) of |actual|², step . actual and |step|², each [target, interval, interval].
+def _moments(
+    products: FloatArray, steps: FloatArray, origin: int
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """|actual|², step . actual and |step|² at each target after row `origin`, each [target]; no signs are flipped."""
+    factors = (steps[origin + 1 :] - steps[origin]) / (steps[origin] - steps[0])
+    actual = np.diagonal(products[origin:, origin:].cumsum(axis=0).cumsum(axis=1))
+    shared = products[:origin, origin:].sum(axis=0).cumsum()
+    return actual, factors * shared, np.square(factors) * products[:origin, :origin].sum()
 
-    Targets are rows origin+1 to stop-1; intervals are those of all `steps`.
+
+def _pooled_weights(steps: FloatArray, origin: int, stop: int) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Weights (`weighted_product`) of the sums over targets of `_moments`, each float64 [interval, interval].
+
+    Targets are rows origin+1 to stop-1; intervals are those of all `steps`. The displacement to a target holds interval
+    j if the target is later than row j, so a pair of intervals counts once for each target after the later of the two.
     """
-    intervals, past = len(steps) - 1, slice(0, origin)
+    past, future = slice(0, origin), slice(origin, stop - 1)
     factors = (steps[origin + 1 : stop] - steps[origin]) / (steps[origin] - steps[0])
-    futures = [slice(origin, target) for target in range(origin + 1, stop)]
-    actual = np.stack([window_weights(intervals, future, future) for future in futures])
-    shared = np.stack([window_weights(intervals, past, future) for future in futures])
-    walked = window_weights(intervals, past, past)
-    return actual, factors[:, None, None] * shared, np.square(factors)[:, None, None] * walked
+    targets = np.arange(len(factors), 0, -1)  # After each interval of the future.
+    actual, shared, step = np.zeros((3, len(steps) - 1, len(steps) - 1))
+    actual[future, future] = np.minimum(targets[:, None], targets)
+    shared[past, future] = np.cumsum(factors[::-1])[::-1]
+    step[past, past] = np.square(factors).sum()
+    return actual, shared, step
 
 
 def _skill(actual: FloatArray, shared: FloatArray, step: FloatArray, damping: FloatArray) -> FloatArray:

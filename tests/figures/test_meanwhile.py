@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
+import re
 import signal
 import sys
 import time
@@ -76,6 +78,38 @@ def test_a_process_that_dies_is_made_up_for(tmp_path: Path) -> None:
     assert (tmp_path / "dying.png").exists()
 
 
+@pytest.mark.parametrize("allowed", [0, 1])
+def test_what_no_process_can_be_started_for_is_drawn_here(
+    tmp_path: Path, allowed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, forks = os.fork, 0
+
+    def fork() -> int:
+        nonlocal forks
+        forks += 1
+        if forks > allowed:
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+        return real()
+
+    monkeypatch.setattr(os, "fork", fork)
+    with drawn_meanwhile({"one": one, "two": two}, tmp_path, 2):
+        pass
+    assert forks == (2 if sys.platform == "linux" else 0)
+    assert {path.name for path in tmp_path.glob("*.png")} == {"one.png", "two.png"}
+
+
+def test_a_process_that_may_have_no_children_draws_by_itself(tmp_path: Path) -> None:
+    def draw() -> None:
+        with drawn_meanwhile({"one": one, "two": two}, tmp_path, 2):
+            pass
+
+    process = multiprocessing.get_context("fork").Process(target=draw, daemon=True)
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    assert {path.name for path in tmp_path.glob("*.png")} == {"one.png", "two.png"}
+
+
 def test_an_error_in_the_block_waits_for_no_figure(tmp_path: Path) -> None:
     def endless() -> tuple[Figure, Columns]:
         signal.pause()
@@ -130,3 +164,17 @@ def test_saved_figures_have_their_size_and_fonts(tmp_path: Path) -> None:
     assert b"/MediaBox [ 0 0 144 108 ]" in pdf  # 72 points an inch
     assert b"/Type3" not in pdf and b"/CIDFontType2" in pdf  # outlines of TrueType, as publishers ask
     assert (tmp_path / "one.csv").read_text() == "x,y\n0,0\n1,1\n"
+
+
+def test_what_is_rasterised_in_a_pdf_has_the_dots_of_the_picture(tmp_path: Path) -> None:
+    with style():
+        figure = Figure(figsize=(2.0, 1.5), layout="none")
+        axis = figure.add_axes((0.0, 0.0, 1.0, 1.0))
+        axis.pcolormesh(np.arange(12.0).reshape(3, 4), rasterized=True)
+        axis.set_axis_off()
+    before = figure.dpi
+    save(figure, {"x": np.arange(2.0)}, tmp_path, "mesh")
+    pdf = (tmp_path / "mesh.pdf").read_bytes()
+    width, height = (int(re.search(rb"/%s (\d+)" % side, pdf)[1]) for side in (b"Width", b"Height"))
+    assert abs(width - 600) <= 2 and abs(height - 450) <= 2  # 300 dots an inch
+    assert figure.dpi == before

@@ -1,7 +1,11 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 
 from lab.linearity import choose_damping, forecast_skill, two_point_forecast
+from lab.linearity.sign_flip import flip_increments
+from lab.linearity.statistics import DampedSkill
 from lab.settings import Invalid
 
 UNEQUAL = np.array([0.0, 1, 2, 4, 8, 9, 11, 12, 15, 20])
@@ -55,6 +59,31 @@ def test_equals_the_definition(steps, origin, inner):
     np.testing.assert_array_equal(result.horizon, steps[origin + 1 :] - steps[origin])
     np.testing.assert_allclose(result.skill_by_horizon, by_horizon, rtol=1e-9)
     np.testing.assert_allclose(result.skill_damped_by_horizon, damped_by_horizon, rtol=1e-9)
+
+
+def test_a_thousand_checkpoints_take_a_few_matrices_of_their_intervals():
+    """One [interval, interval] matrix is 8 MB; one for each of the 250 targets would be 2 GB."""
+    steps, origin, inner = np.arange(1000) * 10.0, 749, 561  # .75 of 999 intervals, .75 of 749.
+    rng = np.random.default_rng(8)
+    values = _drifting(rng, 1000, 6, 0.05)
+    signs = rng.choice([-1.0, 1.0], size=(40, 999))
+    tracemalloc.start()
+    try:
+        result = forecast_skill(values, steps)
+        flipped = DampedSkill().flipped(values, steps, signs)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 100e6
+    damping, by_horizon, damped_by_horizon, skill, damped = _by_hand(values, steps, origin, inner)
+    assert 0 < damping < 1
+    assert (result.damping, result.skill, result.skill_damped) == pytest.approx(
+        (damping, skill, damped), rel=1e-9
+    )
+    np.testing.assert_allclose(result.skill_by_horizon, by_horizon, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(result.skill_damped_by_horizon, damped_by_horizon, rtol=1e-9, atol=1e-9)
+    expected = [_by_hand(flip_increments(values, row), steps, origin, inner)[-1] for row in signs]
+    np.testing.assert_allclose(flipped, expected, rtol=1e-9, atol=1e-9)
 
 
 def test_damping_does_not_see_the_held_out_checkpoints():

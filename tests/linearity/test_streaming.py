@@ -142,6 +142,17 @@ def test_squares_outside_float32(scale: float) -> None:
     )
 
 
+def test_r_squared_of_elements_of_every_size_that_float32_holds() -> None:
+    """Squares from 1e-40 to 1e41, so that those near the end of float32 have neighbours on either side."""
+    scales = np.random.default_rng(21).permutation(np.logspace(-20, 20, 4001))
+    values = (walk(22, 4001, scale=1.0, drift=0.5) * scales).astype(np.float32)
+    exact = r_squared(values.astype(np.float64), STEPS)
+    upper = np.cumsum(run(values)["counts"])
+    for edge in range(1, BINS + 1):  # Elements within 1e-5 of an edge may fall on either side.
+        low, high = (np.count_nonzero(exact < edge / BINS + shift) for shift in (-1e-5, 1e-5))
+        assert low <= upper[edge - 1] <= high
+
+
 def test_constant_elements_are_counted_and_left_out() -> None:
     values = walk(5, 1000)
     values[:, ::4] = values[0, ::4]

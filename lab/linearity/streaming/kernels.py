@@ -19,6 +19,7 @@ from lab.positioned_read import read_rows
 _TILE = 512
 _SMALLEST_SQUARES = 1e-28
 """Below it, sums of squares of float32 differences lose digits or vanish."""
+_LARGEST = float(np.finfo(np.float32).max)
 
 _Float32 = NDArray[np.float32]
 
@@ -111,7 +112,8 @@ def count_r_squared(values: _Float32, times: FloatArray, counts: NDArray[np.int6
         R² = (sum_k t_k y_k)² / (sum_k t_k² (sum_k y_k² - (sum_k y_k)² / n)).
 
     Since y_0 = 0, the last bracket is at least sum_k y_k² / n, so float32 loses no more than a factor n of its
-    precision: R² is good to about n x 1e-7. Elements whose squares leave float32 are done in float64.
+    precision: R² is good to about n x 1e-7. Elements whose squares, times the number of bins, leave float32 are done in
+    float64.
 
     Args:
         values: float32 [checkpoint, element], finite.
@@ -123,15 +125,17 @@ def count_r_squared(values: _Float32, times: FloatArray, counts: NDArray[np.int6
     top = np.float32(bins - 1)
     scaled = (times * np.sqrt(bins / np.sum(times * times))).astype(np.float32)
     share = np.float32(1.0 / checkpoints)
+    # (sum t y)² <= bins sum y² with times scaled so, and (sum y)² <= n sum y²; half of it leaves room for rounding.
+    limit = np.float32(_LARGEST / (2 * max(bins, checkpoints)))
     squares, along = np.empty(_TILE, np.float32), np.empty(_TILE, np.float32)
     total, found = np.empty(_TILE, np.float32), np.empty(_TILE, np.int32)
     for start in range(0, size, _TILE):
         width = min(_TILE, size - start)
         _moments(values, start, width, scaled, squares, along, total)
         _bins(squares, along, total, share, top, found, width)
-        if not _inside(squares, width):
+        if not _inside(squares, limit, width):
             for place in range(width):
-                if not _SMALLEST_SQUARES < squares[place] < np.inf:
+                if not _SMALLEST_SQUARES < squares[place] < limit:
                     found[place] = _exact_bin(values, start + place, times, bins)
         for place in range(width):
             counts[np.uint32(found[place])] += 1
@@ -153,14 +157,14 @@ def _bins(
 
 
 @compiled
-def _inside(squares: _Float32, width: int) -> bool:
-    """Whether no square leaves the range in which float32 serves."""
+def _inside(squares: _Float32, limit: np.float32, width: int) -> bool:
+    """Whether no square leaves the range in which float32 serves, which ends at `limit`."""
     smallest, largest = np.float32(np.inf), np.float32(0.0)
     for place in range(width):
         square = squares[place]
         smallest = square if square < smallest else smallest
         largest = square if square > largest else largest
-    return bool(smallest > _SMALLEST_SQUARES and largest < np.inf)
+    return bool(smallest > _SMALLEST_SQUARES and largest < limit)
 
 
 @compiled

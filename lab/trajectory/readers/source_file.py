@@ -16,6 +16,8 @@ from lab.errors import BadInput
 OPEN_FILES = 256
 """Descriptors kept open at a time; a long series of sharded models has more files than a process may open."""
 
+_TOO_MANY_OPEN = (errno.EMFILE, errno.ENFILE)
+
 _Identity = tuple[int, int, int, int]
 
 
@@ -64,15 +66,17 @@ class SourceFile:
         self._identity = _identity(found)
         self.read(0, 0)  # opens it, so that what may not be read is refused before any work
 
-    def descriptor(self) -> Descriptor:
-        """Return the open file, to be held as long as its number is used.
+    def descriptor(self) -> Descriptor | None:
+        """Return the open file, to be held as long as its number is used; None where no more files may be open.
 
         Raises:
             BadInput: the file is gone or changed.
         """
         try:
-            return _descriptor(self._name, self._identity)
+            return self._opened()
         except OSError as error:
+            if error.errno in _TOO_MANY_OPEN:
+                return None
             raise unreadable(self.path, error) from None
 
     def read(self, offset: int, count: int) -> bytes:
@@ -92,7 +96,7 @@ class SourceFile:
             BadInput: the file is gone, changed, too short, or the disk fails.
         """
         try:
-            descriptor = _descriptor(self._name, self._identity)
+            descriptor = self._opened()
             done = os.preadv(descriptor.number, [buffer.data], offset)
             while done < buffer.nbytes:  # not all came at once
                 count = os.preadv(descriptor.number, [buffer.view(np.uint8)[done:].data], offset + done)
@@ -103,6 +107,15 @@ class SourceFile:
                 done += count
         except OSError as error:
             raise unreadable(self.path, error) from None
+
+    def _opened(self) -> Descriptor:
+        try:
+            return _descriptor(self._name, self._identity)
+        except OSError as error:
+            if error.errno not in _TOO_MANY_OPEN:
+                raise
+        _descriptor.cache_clear()  # closes those that no thread holds
+        return _descriptor(self._name, self._identity)
 
 
 def unreadable(path: Path, error: OSError) -> BadInput:

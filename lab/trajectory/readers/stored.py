@@ -106,7 +106,7 @@ class PlainRows:
 
 
 def plain_rows(tensors: Sequence[StoredTensor]) -> PlainRows | None:
-    """Open the files of one tensor's checkpoints; None where they hold anything else, or are too many.
+    """Open the files of one tensor's checkpoints; None where they hold anything else, or are too many to be open.
 
     Raises:
         BadInput: a file is gone or changed.
@@ -114,12 +114,17 @@ def plain_rows(tensors: Sequence[StoredTensor]) -> PlainRows | None:
     plain = [tensor for tensor in tensors if isinstance(tensor, FileTensor)]
     if not len(tensors) == len(plain) <= _MOST_FILES or len({tensor.dtype for tensor in plain}) != 1:
         return None
-    held = tuple(tensor.file.descriptor() for tensor in plain)
+    held: list[Descriptor] = []
+    for tensor in plain:
+        opened = tensor.file.descriptor()
+        if opened is None:
+            return None
+        held.append(opened)
     return PlainRows(
         np.array([each.number for each in held], np.int32),
         np.array([tensor.offset for tensor in plain], np.int64),
         plain[0].dtype,
-        held,
+        tuple(held),
     )
 
 
