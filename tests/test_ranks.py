@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -71,3 +72,15 @@ def test_an_error_of_this_process_is_passed_on_where_the_others_are_well(
     others_do("import time; time.sleep(60)")
     with pytest.raises(RuntimeError, match="^mine$"), other_ranks(Run(tmp_path, {}, resumed=False), world=2):
         raise RuntimeError("mine")
+
+
+def test_a_process_that_does_not_leave_costs_nothing(
+    others_do: Callable[[str], list[subprocess.Popen[bytes]]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    others = others_do("import time; time.sleep(600)")
+    monkeypatch.setattr(ranks, "_SECONDS_TO_LEAVE", 0.1)
+    with other_ranks(Run(tmp_path, {}, resumed=False), world=2):
+        pass
+    assert others[0].returncode == -signal.SIGKILL
