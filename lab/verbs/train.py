@@ -126,8 +126,9 @@ def is_dry_run(resolved: dict[str, Any]) -> bool:
 
 
 def print_table(rows: dict[str, Any]) -> None:
-    """Print names and values as a short table."""
+    """Print names and values as a short table; what there is none of is left out."""
     table = Table(show_header=False)
     for name, value in rows.items():
-        table.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
+        if value is not None:
+            table.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
     Console().print(table)
