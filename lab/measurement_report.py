@@ -55,6 +55,18 @@ _MEANINGS = {
     "retained_share": ("share kept by the filter", "1 where the protocol has no filter."),
 }
 
+_TESTED = {
+    "r2_median": (
+        "median R², as tested",
+        "What the sign-flip p is of: the same without momentum, which makes paths straighter by itself; as it is where "
+        "checkpoints are far enough apart.",
+    ),
+    "r2_median_null_median": (
+        "median R² of random signs",
+        "The same after the run's own increments were given random signs.",
+    ),
+}
+
 
 def draw_measurements(runs: dict[str, Measurement], note: str, directory: Path) -> list[Picture]:
     """Draw and write the figures of runs side by side; `note` says seeds and sizes."""
@@ -75,6 +87,11 @@ def measurement_sections(runs: dict[str, Measurement]) -> list[tuple[str, list[R
         rows = [
             Row(name, [numbers[key] for numbers in each], meaning)
             for key, (name, meaning) in _MEANINGS.items()
+        ]
+        tested = [numbers["nulls"].get("sign_flip", {}) for numbers in each]
+        rows += [
+            Row(title, [found.get(key) for found in tested], meaning)
+            for key, (title, meaning) in _TESTED.items()
         ]
         rows += [
             Row(

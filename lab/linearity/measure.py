@@ -86,7 +86,8 @@ def measure_trajectory(
         A dictionary of plain Python values ready for JSON, undefined numbers being None, and the `Curves`.
         `n` counts elements with a defined R², `n_zero_variance` those of all elements that are constant after
         the cast, `retained_share` is the filter's, `null_r2_median` is that of plain walks for a protocol
-        that neither casts nor filters this kind, else of selection-matched ones.
+        that neither casts nor filters this kind, else of selection-matched ones, `nulls.sign_flip.r2_median` is
+        that of what is tested.
 
     Raises:
         Invalid: see `check_trajectory`; unknown `kind`; no lag; a `momentum_free` of another shape.
@@ -207,6 +208,7 @@ def _sign_flip_null(test: SignFlipResult | None, computed_on: str | None) -> dic
     defined = np.array([]) if test is None else test.null[~np.isnan(test.null)]
     median, high = np.quantile(defined, [0.5, 0.95]) if defined.size else (None, None)
     return {
+        "r2_median": None if test is None else test.observed,
         "r2_median_null_median": median,
         "r2_median_null_q95": high,
         "n_patterns": None if test is None else test.n_patterns,

@@ -68,6 +68,7 @@ def test_raw_for_effects_and_momentum_free_for_tests():
     assert measured["skill"] == pytest.approx(forecast_skill(raw, STEPS).skill)
     test = sign_flip_test(z, STEPS, MedianRSquared(UNFILTERED, "weights"), np.random.default_rng(0))
     assert measured["null_p_value"] == test.p_value
+    assert measured["nulls"]["sign_flip"]["r2_median"] == pytest.approx(test.observed)
     assert measured["nulls"]["sign_flip"]["r2_median_null_q95"] == pytest.approx(np.quantile(test.null, 0.95))
     assert measured["lag_cosine"]["cosine"] == pytest.approx(lag_cosine(z, STEPS, range(1, 7)).tolist())
     assert measured["split_half"]["cosine"] == pytest.approx(split_half(z, STEPS))
