@@ -226,9 +226,8 @@ class LabModule(pl.LightningModule):
         for loss in self.objective.losses(collected, update):
             total += float(loss.detach())
             if self.weights_are_sharded:
-                (
-                    loss * self.objective.shard.world
-                ).backward()  # of which it takes the mean over the processes
+                # Its mean over the processes is taken where the shares are put together.
+                (loss * self.objective.shard.world).backward()
             elif self.objective.shard.world == 1:
                 self.manual_backward(loss)
             else:

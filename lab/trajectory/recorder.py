@@ -101,7 +101,8 @@ class Recorder(pl.Callback):
             self._metrics_file = MetricsFile(self.directory / "metrics.csv", self._last_recorded_step(module))
         if module.step > 0:
             self._static = read_arrays(self.records / STATIC)
-            for step in recorded_steps(self.records):  # refuse a damaged one now, not when the run is done
+            # A damaged record is refused now, not when the run is done; by the process that tidies them up.
+            for step in recorded_steps(self.records) if self._writes else ():
                 read_arrays(part_path(self.records, step))
             return
         self._static = self._static_arrays(trainer, module)
