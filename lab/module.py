@@ -23,7 +23,7 @@ from lab.draw import Draw
 from lab.errors import RunFailed
 from lab.objectives.objective import LOWER_THE_RATE, Objective
 from lab.optimizers import OptimizerSettings
-from lab.sharded_weights import cut_like, whole
+from lab.sharded_weights import cut_like, optimizer_state_with, whole
 
 
 @runtime_checkable
@@ -109,21 +109,13 @@ class LabModule(pl.LightningModule):
     def configure_optimizers(self) -> Optimizer:
         optimizer = self.optimizer_settings.build(self._parameter_groups())
         if self._pending_optimizer_state is not None:
-            optimizer.load_state_dict(self._own_share(self._pending_optimizer_state))
+            parameters = list(self._trained.values())
+            own = optimizer_state_with(
+                self._pending_optimizer_state, lambda index, value: cut_like(value, parameters[index])
+            )
+            optimizer.load_state_dict(own)
             self._pending_optimizer_state = None
         return optimizer
-
-    def _own_share(self, saved: dict[str, Any]) -> dict[str, Any]:
-        """Return a saved state of the optimiser cut up as the parameters are."""
-        parameters = dict(enumerate(self._trained.values()))
-        state = {
-            index: {
-                name: cut_like(value, parameters[index]) if isinstance(value, Tensor) else value
-                for name, value in values.items()
-            }
-            for index, values in saved["state"].items()
-        }
-        return {**saved, "state": state}
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
         """Return torch's parameter groups: one, or one for each parameter that has a learning rate of its own."""

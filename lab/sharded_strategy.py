@@ -8,11 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 from pytorch_lightning.strategies import DDPStrategy
-from torch import Tensor
 from torch.optim import Optimizer
 
 from lab.module import LabModule
-from lab.sharded_weights import whole, whole_state
+from lab.sharded_weights import optimizer_state_with, whole, whole_state
 
 
 class ShardedStrategy(DDPStrategy):
@@ -26,14 +25,7 @@ class ShardedStrategy(DDPStrategy):
         return whole_state(self._module)
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
-        saved = optimizer.state_dict()
-        saved["state"] = {
-            index: {
-                name: whole(value) if isinstance(value, Tensor) else value for name, value in values.items()
-            }
-            for index, values in saved["state"].items()
-        }
-        return saved
+        return optimizer_state_with(optimizer.state_dict(), lambda _, value: whole(value))
 
     @property
     def _module(self) -> LabModule:

@@ -5,14 +5,15 @@ Between uses every process holds its share of each tensor. In training a layer i
 and backward, and its gradient is summed into the shares. To sample, where processes go at different paces, the whole
 model is gathered first (`whole_weights`).
 
-All functions but `is_sharded` and `cut_like` are collective where weights are cut up: every process has to call them,
-in the same order.
+Where weights are cut up, every process has to call `shard_weights`, `whole_weights`, `whole` and `whole_state` in the
+same order: they are collective.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -81,3 +82,15 @@ def cut_like(value: Tensor, parameter: Tensor) -> Tensor:
     if not isinstance(parameter, DTensor) or value.shape != parameter.shape:
         return value
     return distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
+
+
+def optimizer_state_with(saved: dict[str, Any], change: Callable[[int, Tensor], Tensor]) -> dict[str, Any]:
+    """Return an optimiser's `state_dict` with every tensor changed, given the number of its parameter as well."""
+    state = {
+        index: {
+            name: change(index, value) if isinstance(value, Tensor) else value
+            for name, value in values.items()
+        }
+        for index, values in saved["state"].items()
+    }
+    return {**saved, "state": state}

@@ -67,16 +67,12 @@ def run(settings: BenchSettings, held: Run, seed: int, threads: int) -> dict[str
         progress.update(task, description="profiling", completed=settings.blocks)
         phases = workers[LAB].ask("phases", settings.profile_steps)
         profiled = workers[LAB].ask("operators", settings.profile_steps)
-    on_gpu = settings.trainer == "gpu"
+    clock = "wall" if settings.trainer == "gpu" else "cpu"
     summary = {
         "what": settings.what,
         **compare(answers, settings.prompts * settings.rollouts),
         "floor": floor(answers, phases),
-        **(
-            {"phases_wall_ms": breakdown(phases, "wall")}
-            if on_gpu
-            else {"phases_cpu_ms": breakdown(phases, "cpu")}
-        ),
+        f"phases_{clock}_ms": breakdown(phases, clock),
         "decode": decode_floor(phases),
         "operators": profiled["operators"],
         "kernels": profiled.get("kernels"),

@@ -6,7 +6,7 @@ grows. Rows that leave stay in their slot, unused, until half of the slots are f
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -99,7 +99,7 @@ class StaticSource:
         slots = state.slots[rows]
         kept = len(rows) / len(state.next_position)
         if kept > _LARGEST_SHARE_LEFT and len(rows) < len(state.slots):
-            return _with_slots(state, slots)
+            return replace(state, slots=slots)
         packed = StaticState(
             state.packed,
             [cache[slots] for cache in state.caches],
@@ -147,18 +147,6 @@ class StaticSource:
         slots = torch.arange(len(rows), device=rows.device)
         padded = bool((state.mask == 0).any())
         return StaticState(packed, caches, readable, state.mask.sum(-1)[rows], length, slots, padded)
-
-
-def _with_slots(state: StaticState, slots: Tensor) -> StaticState:
-    return StaticState(
-        state.packed,
-        state.caches,
-        state.readable,
-        state.next_position,
-        state.length,
-        slots,
-        state.padded,
-    )
 
 
 def write_prefix(state: PrefixState, rows: Tensor, caches: list[Tensor]) -> None:
